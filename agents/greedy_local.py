@@ -1,0 +1,153 @@
+"""Greedy local search: storm, then raindrop.
+
+After Droplet Search (Canesche et al., "Explore as a Storm, Exploit as a Raindrop") with what its
+published versions leave out: moves that conserve the tile products instead of lists that TVM
+repairs, both directions along every coordinate, a statistical test before a move is accepted, a
+memory of everything visited, and restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from schedenv.measure import Result
+from schedenv.space import FactorMove, Move, Point, SetMove, Space
+
+
+@dataclass(frozen=True)
+class GreedyConfig:
+    """Settings of the greedy local agent.
+
+    Attributes:
+        storm: Random points measured before the first descent.
+        later_storm: Random points measured when every start has been descended from.
+        starts: Descents after a storm, from its best points.
+        significance: Largest p-value at which a faster neighbour is accepted.
+        worthwhile: A descent does not start at a point that is this many times slower than the
+            best known one.
+    """
+
+    storm: int = 40
+    later_storm: int = 24
+    starts: int = 3
+    significance: float = 0.05
+    worthwhile: float = 3.0
+
+
+class GreedyLocalAgent:
+    """Random exploration, then coordinate descent from the best points found.
+
+    Args:
+        space: The task's points.
+        seed: Of the exploration and of the order of the neighbours.
+        config: Settings.
+    """
+
+    def __init__(self, space: Space, seed: int, config: GreedyConfig | None = None) -> None:
+        self._space = space
+        self._config = config or GreedyConfig()
+        self._rng = np.random.default_rng(seed)
+        self._storm_left = self._config.storm
+        self._seen: dict[Point, Result] = {}
+        self._centres: set[Point] = set()
+        self._starts: list[Result] = []
+        self._centre: Result | None = None
+        self._queue: list[tuple[Move, Point]] = []
+        self._asked: dict[Point, Move] = {}
+        self._asked_storm = 0
+
+    def ask(self, count: int) -> list[Point]:
+        """The rest of the storm, or unvisited neighbours of the centre."""
+        self._asked, self._asked_storm = {}, 0
+        if self._storm_left == 0 and not self._queue:
+            self._restart()
+        if self._storm_left > 0:
+            self._asked_storm = min(count, self._storm_left)
+            return [self._space.sample(self._rng) for _ in range(self._asked_storm)]
+        batch, self._queue = self._queue[:count], self._queue[count:]
+        self._asked = {point: move for move, point in batch}
+        return [point for _, point in batch]
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Remember the results; move to the best neighbour that is faster beyond doubt."""
+        for result in results:
+            self._seen[result.point] = result
+        if self._asked_storm:
+            self._storm_left -= self._asked_storm
+            if self._storm_left == 0:
+                self._choose_starts()
+            return
+        better = [result for result in results if self._is_improvement(result)]
+        if better:
+            best = min(better, key=_estimate_s)
+            self._descend_from(best, self._asked[best.point])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the search stands."""
+        return {
+            "seen": len(self._seen),
+            "centre": str(self._centre.point) if self._centre else None,
+            "storm_left": self._storm_left,
+            "starts_left": [str(start.point) for start in self._starts],
+        }
+
+    def _choose_starts(self) -> None:
+        """Rank what is known; descents start at the best points that were not a centre yet."""
+        ranked = sorted((r for r in self._seen.values() if r.ok), key=_estimate_s)
+        fresh = [result for result in ranked if result.point not in self._centres]
+        limit_s = self._config.worthwhile * _estimate_s(ranked[0]) if ranked else 0.0
+        self._starts = [r for r in fresh if _estimate_s(r) <= limit_s][: self._config.starts]
+
+    def _restart(self) -> None:
+        """Begin the next descent, or another storm when no start is left."""
+        while self._starts:
+            start = self._starts.pop(0)
+            if start.point not in self._centres:
+                self._descend_from(start, None)
+                if self._queue:
+                    return
+        self._centre = None
+        self._storm_left = self._config.later_storm
+
+    def _descend_from(self, result: Result, move: Move | None) -> None:
+        """Make `result` the centre; queue its unvisited neighbours in random order.
+
+        The move that led here goes first once more: where one step along a line helped, the
+        next one often does.
+        """
+        self._centre = result
+        self._centres.add(result.point)
+        moves = self._space.legal_moves(result.point)
+        order = [moves[index] for index in self._rng.permutation(len(moves))]
+        order.sort(key=lambda candidate: not _same_line(candidate, move))
+        neighbours = [(candidate, candidate.apply(result.point)) for candidate in order]
+        self._queue = [(m, point) for m, point in neighbours if point not in self._seen]
+
+    def _is_improvement(self, result: Result) -> bool:
+        """Whether a neighbour is faster than the centre, and not by luck."""
+        centre = self._centre
+        if centre is None or not result.ok or result.point not in self._asked:
+            return False
+        if _estimate_s(result) >= _estimate_s(centre):
+            return False
+        test = mannwhitneyu(result.samples_s, centre.samples_s, alternative="less")
+        return bool(test.pvalue <= self._config.significance)
+
+
+def _estimate_s(result: Result) -> float:
+    assert result.estimate_s is not None
+    return result.estimate_s
+
+
+def _same_line(move: Move, previous: Move | None) -> bool:
+    """Whether `move` goes on in the direction of `previous`."""
+    if isinstance(move, FactorMove) and isinstance(previous, FactorMove):
+        return (move.source, move.destination) == (previous.source, previous.destination)
+    if isinstance(move, SetMove) and isinstance(previous, SetMove):
+        return move.slot == previous.slot and (move.new > move.old) == (previous.new > previous.old)
+    return False

@@ -1,0 +1,441 @@
+"""Measure on this machine: compile in parallel workers, time alone, survive every candidate."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import numpy as np
+import psutil
+
+from schedenv import hardware as hw
+from schedenv import tvm_adapter
+from schedenv.errors import WorkerError
+from schedenv.measure import messages, reference
+from schedenv.measure.process import WorkerProcess
+from schedenv.measure.timing import calls_per_sample
+from schedenv.measure.result import Phases, Result, Status, robust_estimate
+from schedenv.space import Point
+from schedenv.tasks import Task
+
+_KILLED_FROM_OUTSIDE = 9
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Deadlines and sizes of the local measurer.
+
+    Attributes:
+        start_s: For a worker to import TVM and set itself up.
+        build_s: For one candidate to be applied and compiled.
+        run_floor_s: Least time that one candidate gets to be verified and timed.
+        run_factor: A candidate gets at least this many times the incumbent's estimate.
+        run_first_s: For a candidate when there is no incumbent yet.
+        builds_per_worker: A worker is replaced after this many builds, before it leaks.
+        start_attempts: A worker that dies this often before it is ready is the machine's fault.
+    """
+
+    start_s: float = 90.0
+    build_s: float = 30.0
+    run_floor_s: float = 4.0
+    run_factor: float = 100.0
+    run_first_s: float = 120.0
+    builds_per_worker: int = 400
+    start_attempts: int = 3
+
+    def run_s(self, incumbent_s: float | None) -> float:
+        """Deadline for verifying and timing one candidate."""
+        if incumbent_s is None:
+            return self.run_first_s
+        return max(self.run_floor_s, self.run_factor * incumbent_s)
+
+
+@dataclass
+class _Job:
+    """One point on its way through a batch."""
+
+    id: int
+    point: Point
+    built: messages.Built | None = None
+    worker: WorkerProcess | None = None
+    retried: bool = False
+    result: Result | None = None
+
+
+@dataclass
+class _Batch:
+    """The jobs of one call of `measure`, and what is known of the incumbent."""
+
+    jobs: list[_Job]
+    incumbent_s: float | None
+    on_result: Callable[[Result], None] | None
+    pending: deque[_Job] = field(default_factory=deque)
+
+
+class LocalMeasurer:
+    """Measures points of one task on this machine.
+
+    Workers build in parallel; when all builds of a batch are done, candidates run one at a time
+    with every worker idle. A worker that hangs, crashes or exhausts its memory is killed with its
+    whole process tree and replaced, the candidate that it was working on gets a status, and what
+    else it had built is built again.
+
+    Args:
+        task: What is measured.
+        hardware: The machine; kernels use all its cores.
+        workers: How many candidates are compiled at once; None for one a core.
+        limits: Deadlines.
+        seed: Of the verification inputs.
+
+    Raises:
+        MachineError: The reference cannot be computed.
+        MemoryLimitError: The task does not fit in memory.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        hardware: hw.Hardware,
+        *,
+        workers: int | None = None,
+        limits: Limits | None = None,
+        seed: int = 0,
+    ) -> None:
+        task.check_memory()
+        self._limits = limits or Limits()
+        self._hardware = hardware
+        self._next_job = 0
+        self._failed_starts = 0
+        self._workers: list[WorkerProcess] = []
+        self._starting: set[WorkerProcess] = set()
+        self._active: dict[WorkerProcess, _Job] = {}
+        self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
+        try:
+            reference.prepare(task, self._scratch, hardware, seed)
+            self._setup_file = self._write_setup(task)
+            for _ in range(workers or hardware.cores):
+                self._start_worker()
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(
+        self,
+        points: Sequence[Point],
+        incumbent_s: float | None = None,
+        on_result: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        """Measure the points; see `schedenv.measure.measurer.Measurer`.
+
+        Raises:
+            WorkerError: Workers cannot be started.
+        """
+        jobs = [_Job(self._next_job + offset, point) for offset, point in enumerate(points)]
+        self._next_job += len(jobs)
+        batch = _Batch(jobs, incumbent_s, on_result, deque(jobs))
+        while batch.pending:
+            self._build_all(batch)
+            self._run_all(batch)
+        self._forget_jobs()
+        return [job.result for job in jobs if job.result is not None]
+
+    def compare(
+        self, points: Sequence[Point], rounds: int, budget_s: float, seed: int = 0
+    ) -> list[tuple[Result, tuple[float, ...]]]:
+        """Time points against each other: one sample of each a round, in random order.
+
+        Interleaving makes drift and bursts of noise hit all of them alike. Meant for a fresh
+        measurer with one worker.
+
+        Args:
+            points: The finalists and what they are compared with.
+            rounds: Samples of each; a point so slow that its samples alone would take more than
+                its share of the budget is sampled in every n-th round only.
+            budget_s: Stop after about this long, but not before four rounds.
+            seed: Of the order.
+
+        Returns:
+            For each point the result of its verification and first timing, and its samples
+            (empty for a point that failed).
+        """
+        jobs = [_Job(self._next_job + offset, point) for offset, point in enumerate(points)]
+        self._next_job += len(jobs)
+        batch = _Batch(jobs, None, None, deque(jobs))
+        self._build_all(batch)
+        self._run_all(batch)
+        good = [job for job in jobs if job.result is not None and job.result.ok]
+        strides = _strides(good, rounds, budget_s)
+        samples: dict[int, list[float]] = {job.id: [] for job in jobs}
+        rng = np.random.default_rng(seed)
+        end_s = time.monotonic() + budget_s
+        for number in range(rounds):
+            if number >= 4 and time.monotonic() > end_s:
+                break
+            for index in rng.permutation(len(good)):
+                if number % strides[index] == 0 or number < 2:
+                    samples[good[index].id].append(self._sample(good[index]))
+        self._forget_jobs()
+        return [
+            (job.result, tuple(samples[job.id])) for job in jobs if job.result is not None
+        ]
+
+    def close(self) -> None:
+        """Kill the workers and remove the scratch directory."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- building -------------------------------------------------------------------------------
+
+    def _build_all(self, batch: _Batch) -> None:
+        """Build every pending job; afterwards all workers are ready and idle."""
+        while batch.pending or any(worker.busy for worker in self._workers):
+            for worker in self._workers:
+                if not worker.busy and batch.pending:
+                    self._recycle_or_build(worker, batch)
+            self._wait(batch)
+
+    def _recycle_or_build(self, worker: WorkerProcess, batch: _Batch) -> None:
+        holds_jobs = any(job.worker is worker and job.result is None for job in batch.jobs)
+        if worker.builds >= self._limits.builds_per_worker and not holds_jobs:
+            self._replace(worker, batch)
+            return
+        job = batch.pending.popleft()
+        job.worker = worker
+        self._active[worker] = job
+        worker.ask(messages.Build(job.id, job.point), self._limits.build_s)
+
+    def _wait(self, batch: _Batch) -> None:
+        """Wait until a busy worker answers or is overdue, and deal with it."""
+        busy = {worker.connection: worker for worker in self._workers if worker.busy}
+        if not busy:
+            return
+        next_deadline_s = min(worker.deadline_s for worker in busy.values())
+        ready = connection.wait(list(busy), max(0.0, next_deadline_s - time.monotonic()))
+        for answered in ready:
+            worker = busy[answered]  # type: ignore[index]
+            self._take_answer(worker, worker.collect(), batch)
+        for worker in busy.values():
+            if worker.busy and worker.deadline_s <= time.monotonic():
+                self._overdue(worker, batch)
+
+    def _take_answer(
+        self, worker: WorkerProcess, answer: messages.Response | None, batch: _Batch
+    ) -> None:
+        job = self._active.pop(worker, None)
+        match answer:
+            case messages.Ready():
+                self._starting.discard(worker)
+                self._failed_starts = 0
+            case messages.Built() if job is not None:
+                job.built = answer
+                if answer.status is not Status.OK:
+                    self._finish(job, answer.status, answer.reason, batch)
+            case messages.Failed() if worker in self._starting:
+                self._start_failed(worker, answer.reason, batch)
+            case _:
+                self._died(worker, job, batch)
+
+    def _overdue(self, worker: WorkerProcess, batch: _Batch) -> None:
+        job = self._active.pop(worker, None)
+        if job is None:
+            self._start_failed(worker, f"not ready after {self._limits.start_s:g} s", batch)
+            return
+        self._replace(worker, batch)
+        reason = f"not compiled after {self._limits.build_s:g} s"
+        self._finish(job, Status.BUILD_TIMEOUT, reason, batch)
+
+    def _died(self, worker: WorkerProcess, job: _Job | None, batch: _Batch) -> None:
+        """A worker closed its connection; the job it was working on is to blame, if any."""
+        if worker in self._starting:
+            self._start_failed(worker, "", batch)
+            return
+        by_sigkill = worker.ended_by_signal(_KILLED_FROM_OUTSIDE)
+        ending = self._replace(worker, batch)
+        if job is None:
+            return
+        if by_sigkill and not job.retried:
+            # Nothing in a candidate sends SIGKILL: the kernel or a person did. Try once more.
+            job.retried = True
+            batch.pending.append(job)
+            return
+        self._finish(job, Status.CRASH, f"worker {ending}", batch)
+
+    # -- running --------------------------------------------------------------------------------
+
+    def _run_all(self, batch: _Batch) -> None:
+        """Verify and time every built job, one at a time."""
+        for job in batch.jobs:
+            if job.result is not None or job.built is None or job in batch.pending:
+                continue
+            worker = job.worker
+            assert worker is not None
+            limit_s = self._limits.run_s(batch.incumbent_s)
+            worker.ask(messages.Run(job.id, batch.incumbent_s), limit_s)
+            answer = self._answer_within(worker, limit_s)
+            if isinstance(answer, messages.Ran):
+                self._finish_run(job, answer, batch)
+            elif answer is None and worker.busy:
+                self._replace(worker, batch, blamed=job)
+                reason = f"not verified and timed after {limit_s:.3g} s"
+                self._finish(job, Status.RUN_TIMEOUT, reason, batch)
+            else:
+                self._died_running(worker, job, batch)
+            self._settle(batch)
+
+    def _died_running(self, worker: WorkerProcess, job: _Job, batch: _Batch) -> None:
+        by_sigkill = worker.ended_by_signal(_KILLED_FROM_OUTSIDE)
+        ending = self._replace(worker, batch, blamed=job)
+        if by_sigkill and not job.retried:
+            job.retried, job.built = True, None
+            batch.pending.append(job)
+            return
+        self._finish(job, Status.CRASH, f"worker {ending}", batch)
+
+    def _answer_within(
+        self, worker: WorkerProcess, limit_s: float
+    ) -> messages.Response | None:
+        """The worker's answer; None if it died (`busy` is then false) or is overdue (true)."""
+        if worker.connection.poll(limit_s):
+            return worker.collect()
+        return None
+
+    def _settle(self, batch: _Batch) -> None:
+        """Wait for replaced workers to be ready: nothing may start up beside a timed run."""
+        while self._starting:
+            self._wait(batch)
+
+    def _finish_run(self, job: _Job, ran: messages.Ran, batch: _Batch) -> None:
+        assert job.built is not None
+        estimate_s = robust_estimate(ran.samples_s) if ran.status is Status.OK else None
+        built = job.built.phases
+        job.result = Result(
+            point=job.point,
+            status=ran.status,
+            reason=ran.reason,
+            samples_s=ran.samples_s,
+            estimate_s=estimate_s,
+            early_stopped=ran.early_stopped,
+            max_error=ran.max_error,
+            program=job.built.program,
+            phases=msgspec.structs.replace(built, verify_s=ran.verify_s, run_s=ran.run_s),
+        )
+        if estimate_s is not None and estimate_s < (batch.incumbent_s or float("inf")):
+            batch.incumbent_s = estimate_s
+        if batch.on_result is not None:
+            batch.on_result(job.result)
+
+    def _finish(self, job: _Job, status: Status, reason: str | None, batch: _Batch) -> None:
+        job.result = Result(
+            point=job.point,
+            status=status,
+            reason=reason,
+            program=job.built.program if job.built else None,
+            phases=job.built.phases if job.built else Phases(),
+        )
+        if batch.on_result is not None:
+            batch.on_result(job.result)
+
+    def _sample(self, job: _Job) -> float:
+        assert job.worker is not None
+        assert job.result is not None
+        estimate_s = job.result.estimate_s or 0.0
+        limit_s = self._limits.run_s(estimate_s)
+        job.worker.ask(messages.Sample(job.id, calls_per_sample(estimate_s)), limit_s)
+        answer = self._answer_within(job.worker, limit_s)
+        if not isinstance(answer, messages.Sampled):
+            raise WorkerError(
+                f"the worker comparing finalists gave no sample within {limit_s:.3g} s, "
+                "though it had timed the same kernel before; run again on a quieter machine"
+            )
+        return answer.sample_s
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def _write_setup(self, task: Task) -> Path:
+        memory = psutil.virtual_memory()
+        setup = messages.Setup(
+            module_json=tvm_adapter.module_to_json(task.mod),
+            hardware=self._hardware,
+            data_dir=str(self._scratch),
+            memory_limit_bytes=int(memory.total * 0.75),
+        )
+        path = self._scratch / "setup.json"
+        path.write_bytes(msgspec.json.encode(setup))
+        return path
+
+    def _start_worker(self) -> None:
+        worker = WorkerProcess(
+            self._setup_file,
+            self._scratch,
+            hw.kernel_environment(self._hardware),
+            self._limits.start_s,
+        )
+        self._workers.append(worker)
+        self._starting.add(worker)
+
+    def _replace(self, worker: WorkerProcess, batch: _Batch, blamed: _Job | None = None) -> str:
+        """Kill a worker and start another; what it had built is pending again.
+
+        Returns:
+            How the worker ended.
+        """
+        ending = worker.kill()
+        self._workers.remove(worker)
+        self._starting.discard(worker)
+        self._active.pop(worker, None)
+        for job in batch.jobs:
+            if job.worker is worker and job.result is None and job.built and job is not blamed:
+                job.built = None
+                batch.pending.append(job)
+        self._start_worker()
+        return ending
+
+    def _start_failed(self, worker: WorkerProcess, reason: str, batch: _Batch) -> None:
+        self._failed_starts += 1
+        ending = self._replace(worker, batch)
+        if self._failed_starts >= self._limits.start_attempts:
+            raise WorkerError(
+                f"a measurement worker failed to start {self._failed_starts} times in a row "
+                f"({reason or ending}); run: schedenv doctor"
+            )
+
+    def _forget_jobs(self) -> None:
+        for worker in self._workers:
+            if not worker.busy:
+                worker.ask(messages.Drop(), self._limits.start_s)
+        self._active.clear()
+        empty = _Batch([], None, None)
+        while any(worker.busy for worker in self._workers):
+            self._wait(empty)
+
+
+def _strides(jobs: Sequence[_Job], rounds: int, budget_s: float) -> list[int]:
+    """For each job, in every how many rounds it can be sampled within its share of the budget."""
+    share_s = budget_s / max(1, len(jobs))
+    return [
+        max(1, math.ceil(rounds * ((job.result and job.result.estimate_s) or 0.0) / share_s))
+        for job in jobs
+    ]

@@ -1,0 +1,106 @@
+"""What the measurer and its workers say to each other, one JSON object a message."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schedenv.hardware import Hardware
+from schedenv.measure.result import Phases, Status
+from schedenv.space.point import Point
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What a worker needs before its first job; read from a file, for its size.
+
+    Attributes:
+        module_json: The task's module.
+        hardware: The machine, for the space and the target.
+        data_dir: Where the inputs and expected outputs lie.
+        memory_limit_bytes: Address space that the worker may use; None for no limit.
+    """
+
+    module_json: str
+    hardware: Hardware
+    data_dir: str
+    memory_limit_bytes: int | None
+
+
+class Build(msgspec.Struct, frozen=True, tag=True):
+    """Apply a point (or none, for `UNTUNED`) and compile it."""
+
+    job: int
+    point: Point
+
+
+class Run(msgspec.Struct, frozen=True, tag=True):
+    """Verify and time a job that was built.
+
+    Attributes:
+        job: Which.
+        incumbent_s: Estimate of the best candidate so far; None if there is none. A candidate
+            clearly slower than it is not timed to the end.
+    """
+
+    job: int
+    incumbent_s: float | None
+
+
+class Sample(msgspec.Struct, frozen=True, tag=True):
+    """Take one sample, the mean of `number` calls, of a job that was built and run."""
+
+    job: int
+    number: int
+
+
+class Drop(msgspec.Struct, frozen=True, tag=True):
+    """Forget all jobs built so far."""
+
+
+Request = Build | Run | Sample | Drop
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The worker has set itself up, or has dropped its jobs."""
+
+
+class Built(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Build`; `status` OK means that the job can be run."""
+
+    job: int
+    status: Status
+    reason: str | None
+    program: str | None
+    phases: Phases
+
+
+class Ran(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Run`."""
+
+    job: int
+    status: Status
+    reason: str | None = None
+    samples_s: tuple[float, ...] = ()
+    early_stopped: bool = False
+    max_error: float | None = None
+    verify_s: float = 0.0
+    run_s: float = 0.0
+
+
+class Sampled(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Sample`: seconds a call."""
+
+    job: int
+    sample_s: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The worker itself failed: its set-up, or a request that it cannot serve."""
+
+    reason: str
+
+
+Response = Ready | Built | Ran | Sampled | Failed
+
+encode = msgspec.json.Encoder().encode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_response = msgspec.json.Decoder(Response).decode

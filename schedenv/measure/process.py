@@ -1,0 +1,139 @@
+"""A worker process as its parent sees it: start, ask, wait with a deadline, kill the whole tree."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from multiprocessing import Pipe
+from pathlib import Path
+
+import psutil
+
+from schedenv.measure import messages
+
+_serial = itertools.count()
+
+_STDERR_TAIL_BYTES = 2000
+
+
+class WorkerProcess:
+    """One worker process.
+
+    Args:
+        setup_file: JSON of `messages.Setup`.
+        scratch_dir: Where its standard error goes.
+        environment: Variables set on top of this process's own.
+        start_timeout_s: Deadline for its first message, `Ready`.
+
+    Attributes:
+        busy: Whether an answer is due.
+        builds: How many builds it was asked for, for recycling.
+        deadline_s: Monotonic time at which the current answer is overdue.
+    """
+
+    def __init__(
+        self,
+        setup_file: Path,
+        scratch_dir: Path,
+        environment: Mapping[str, str],
+        start_timeout_s: float,
+    ) -> None:
+        self._stderr_file = scratch_dir / f"worker-{next(_serial)}.stderr"
+        self.connection, child = Pipe()
+        with self._stderr_file.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "schedenv.measure.worker",
+                    str(child.fileno()),
+                    str(setup_file),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                env={**os.environ, **environment},
+                pass_fds=[child.fileno()],
+                start_new_session=True,
+            )
+        child.close()
+        self.builds = 0
+        self.busy = True
+        self.deadline_s = time.monotonic() + start_timeout_s
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def ask(self, request: messages.Request, timeout_s: float) -> None:
+        """Send a request whose answer is due within `timeout_s`.
+
+        A worker that is already dead is noticed when the answer is collected, not here.
+        """
+        self.busy = True
+        self.deadline_s = time.monotonic() + timeout_s
+        self.builds += isinstance(request, messages.Build)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send_bytes(messages.encode(request))
+
+    def collect(self) -> messages.Response | None:
+        """Receive the answer that has arrived; None if the worker died instead of answering."""
+        self.busy = False
+        try:
+            return messages.decode_response(self.connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def kill(self) -> str:
+        """Kill the worker and all its children, and reap it.
+
+        Returns:
+            How it ended: the signal that had killed it already (or its exit code), and the last
+            lines that it wrote to standard error.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # A process that died by itself needs a moment to become reapable.
+            self._process.wait(0.2 if not self.busy else 0.0)
+        ended_by = self._process.poll()
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self._process.kill()
+        self._process.wait()
+        self.connection.close()
+        text = self._stderr_tail()
+        self._stderr_file.unlink(missing_ok=True)
+        return f"{_describe_exit(ended_by)}{': ' + text if text else ''}"
+
+    def ended_by_signal(self, number: int) -> bool:
+        """Whether the process is dead of that signal."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.2)
+        return self._process.returncode == -number
+
+    def _stderr_tail(self) -> str:
+        with contextlib.suppress(OSError), self._stderr_file.open("rb") as stderr:
+            stderr.seek(max(0, self._stderr_file.stat().st_size - _STDERR_TAIL_BYTES))
+            lines = stderr.read().decode(errors="replace").split("\n")
+            return " | ".join(line.strip() for line in lines[-6:] if line.strip())
+        return ""
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None:
+        return "killed at its deadline"
+    if code < 0:
+        return f"died of {signal.Signals(-code).name}"
+    return f"exited with code {code}"

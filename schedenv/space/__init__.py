@@ -1,0 +1,23 @@
+"""The schedule space of a task: sketches, knobs, points and the moves between them."""
+
+from schedenv.space.knobs import ChoiceKnob, Knob, LocationKnob, TileKnob
+from schedenv.space.moves import FactorMove, Move, SetMove, SketchMove
+from schedenv.space.point import UNTUNED, Point
+from schedenv.space.sketch import Sketch
+from schedenv.space.space import SPACE_VERSION, Space
+
+__all__ = [
+    "SPACE_VERSION",
+    "UNTUNED",
+    "ChoiceKnob",
+    "FactorMove",
+    "Knob",
+    "LocationKnob",
+    "Move",
+    "Point",
+    "SetMove",
+    "Sketch",
+    "SketchMove",
+    "Space",
+    "TileKnob",
+]

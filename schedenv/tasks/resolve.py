@@ -1,0 +1,76 @@
+"""From a TASK string to tasks."""
+
+from __future__ import annotations
+
+from schedenv.errors import InputError, UnknownNameError
+from schedenv.tasks.families import OPERATORS
+from schedenv.tasks.operators import DTYPES, Operator
+from schedenv.tasks.programs import is_program_spec, program_task
+from schedenv.tasks.suites import SUITES, member_spec, members
+from schedenv.tasks.task import Task
+
+_FORMS = "'gmm', 'gmm:1x512x512x512', 'gmm:1x512x512x512@float64', 'ansor/gmm-2', 'program.py:main'"
+
+
+def resolve(spec: str) -> Task:
+    """Build the task that a TASK string names.
+
+    Args:
+        spec: An operator (`gmm`, its default shape), an operator with a shape and perhaps a dtype
+            (`gmm:1x512x512x512@float64`), a member of a suite (`ansor/gmm-2`) or a function in a
+            Python file (`program.py:main`; the file is imported).
+
+    Raises:
+        UnknownNameError: No operator, suite or member has this name.
+        ShapeError: The shape is malformed, contradicts itself or is absurd.
+        MemoryLimitError: The task does not fit in memory.
+        ProgramFileError: The file or its function cannot be used.
+        InputError: Another fault, such as an unsupported dtype or a whole suite.
+    """
+    spec = spec.strip()
+    if not spec:
+        raise InputError(f"empty task; expected one of {_FORMS}")
+    if is_program_spec(spec):
+        return program_task(spec)
+    if spec.endswith(".onnx"):
+        raise InputError(
+            f"{spec!r}: networks are not supported yet in this version; "
+            f"tune their operators one by one, for example 'ansor/c2d-2'"
+        )
+    if spec in SUITES:
+        raise InputError(
+            f"{spec!r} is a suite of {len(SUITES[spec])} tasks, and one task is expected; "
+            f"name a member, for example {members(spec)[0]!r}"
+        )
+    if "/" in spec.partition(":")[0]:
+        suite, _, member = spec.partition("/")
+        return _operator_task(member_spec(suite, member), name=spec)
+    return _operator_task(spec)
+
+
+def resolve_many(spec: str) -> list[Task]:
+    """Build all tasks that a TASK string or the name of a suite stands for.
+
+    Args:
+        spec: The name of a suite, for all its members in order; otherwise as `resolve`.
+
+    Raises:
+        SchedenvError: As `resolve`.
+    """
+    spec = spec.strip()
+    return [resolve(task) for task in (members(spec) if spec in SUITES else (spec,))]
+
+
+def _operator_task(spec: str, name: str = "") -> Task:
+    head, at, dtype = spec.partition("@")
+    operator_name, colon, shape = head.partition(":")
+    operator = _operator(operator_name)
+    return operator.task(shape if colon else None, dtype if at else DTYPES[0], name)
+
+
+def _operator(name: str) -> Operator:
+    if name not in OPERATORS:
+        lower = name.lower()
+        hint = f"(names are lower case: {lower!r})" if lower in OPERATORS else ""
+        raise UnknownNameError("operator or suite", name, [*OPERATORS, *SUITES], hint)
+    return OPERATORS[name]

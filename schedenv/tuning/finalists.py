@@ -1,0 +1,116 @@
+"""The numbers that are reported: finalists timed against each other and the untuned program.
+
+The search's own minimum is the winner of a lottery. So the best few candidates and the baseline
+are timed again, interleaved, in a fresh process: the first half of the rounds picks the winner,
+the second half, which the choice has not seen, says how fast it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schedenv.errors import MachineError
+from schedenv.hardware import Hardware
+from schedenv.measure.local import LocalMeasurer
+from schedenv.measure.result import Result, robust_estimate
+from schedenv.space import UNTUNED, Point
+from schedenv.tasks import Task
+
+FINALISTS = 4
+ROUNDS = 60
+BUDGET_S = 12.0
+
+_BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A verified latency with its 95 % bootstrap interval.
+
+    Attributes:
+        latency_s: `robust_estimate` of the samples, seconds a call.
+        low_s: Lower end of the interval.
+        high_s: Upper end of the interval.
+        samples_s: What it was computed from.
+    """
+
+    latency_s: float
+    low_s: float
+    high_s: float
+    samples_s: tuple[float, ...]
+
+    @classmethod
+    def of(cls, samples_s: Sequence[float], seed: int = 0) -> Timing:
+        """Estimate from samples; the interval is a percentile bootstrap."""
+        samples = np.asarray(samples_s)
+        rng = np.random.default_rng(seed)
+        draws = rng.choice(samples, (_BOOTSTRAPS, len(samples)))
+        low, high = np.quantile(np.quantile(draws, 0.25, axis=1), [0.025, 0.975])
+        return cls(robust_estimate(samples_s), float(low), float(high), tuple(samples_s))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a tuning run has achieved.
+
+    Attributes:
+        point: The winner; `UNTUNED` if no candidate beat the unscheduled program.
+        tuned: Its latency.
+        baseline: The unscheduled program's latency.
+        ratios: Baseline over tuned, low end, estimate and high end of the 95 % interval.
+        max_error: The winner's deviation from the reference, 1 being tolerated.
+    """
+
+    point: Point
+    tuned: Timing
+    baseline: Timing
+    ratios: tuple[float, float, float]
+    max_error: float | None
+
+
+def best_candidates(results: Sequence[Result], count: int = FINALISTS) -> list[Point]:
+    """The points of the fastest verified results."""
+    ranked = sorted(
+        (result.estimate_s, result.point)
+        for result in results
+        if result.estimate_s is not None and not result.early_stopped
+    )
+    return [point for _, point in ranked[:count]]
+
+
+def confirm(
+    task: Task, hardware: Hardware, finalists: Sequence[Point], seed: int = 0
+) -> Verdict:
+    """Time the finalists and the untuned program against each other in a fresh process.
+
+    Raises:
+        MachineError: Not even the untuned program can be timed.
+    """
+    # Other inputs than during the search: a kernel that is right for those alone is caught.
+    with LocalMeasurer(task, hardware, workers=1, seed=seed + 1) as measurer:
+        compared = measurer.compare([UNTUNED, *finalists], ROUNDS, BUDGET_S, seed)
+    timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
+    if not timed or timed[0][0].point != UNTUNED:
+        raise MachineError(
+            f"the untuned program of {task.name} cannot be timed: {compared[0][0].reason}; "
+            "run: schedenv doctor"
+        )
+
+    def first_half_s(entry: tuple[Result, tuple[float, ...]]) -> float:
+        return robust_estimate(entry[1][: len(entry[1]) // 2])
+
+    winner, samples = min(timed, key=first_half_s)
+    tuned = Timing.of(samples[len(samples) // 2 :], seed)
+    baseline_samples = timed[0][1]
+    baseline = Timing.of(baseline_samples[len(baseline_samples) // 2 :], seed + 1)
+    ratios = (
+        baseline.low_s / tuned.high_s,
+        baseline.latency_s / tuned.latency_s,
+        baseline.high_s / tuned.low_s,
+    )
+    if winner.point == UNTUNED:
+        ratios = (1.0, 1.0, 1.0)
+    return Verdict(winner.point, tuned, baseline, ratios, winner.max_error)

@@ -1,0 +1,181 @@
+"""The one tuning loop, the same for every agent, so that comparisons are fair by construction."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from schedenv.errors import SchedenvError
+from schedenv.hardware import Hardware
+from schedenv.measure import Measurer, Result, Status
+from schedenv.records import RecordStore
+from schedenv.space import Point, Space
+from schedenv.tasks import Task
+from schedenv.tuning.agent import Agent
+from schedenv.tuning.budget import Budget
+
+BATCH = 8
+"""Points asked for at once: enough to keep the builders busy, few enough to learn from soon."""
+
+_FRUITLESS_ASKS = 50
+"""Asks in a row that bring nothing unmeasured before the agent counts as having finished."""
+
+
+class AgentError(SchedenvError, RuntimeError):
+    """An agent broke its contract."""
+
+
+@dataclass
+class Progress:
+    """What a tuning run has found so far.
+
+    Attributes:
+        best: The fastest verified result; None if there is none.
+        counts: Measured candidates by status.
+        repeats: Points asked for whose program had been measured before.
+        curve: (seconds, trials, best seconds a call) at every improvement.
+    """
+
+    best: Result | None = None
+    counts: Counter[Status] = field(default_factory=Counter)
+    repeats: int = 0
+    curve: list[tuple[float, int, float]] = field(default_factory=list)
+
+    def add(self, result: Result, elapsed_s: float, trials: int) -> None:
+        """Count one measured result."""
+        self.counts[result.status] += 1
+        best_s = self.best.estimate_s if self.best is not None else None
+        if result.estimate_s is not None and (best_s is None or result.estimate_s < best_s):
+            self.best = result
+            self.curve.append((elapsed_s, trials, result.estimate_s))
+
+
+class Loop:
+    """Asks an agent, measures, stores, tells, until the budget ends.
+
+    Results that the store already holds are answered from it without being measured, and their
+    trials and seconds count as spent. So a killed run resumes by simply running again: the agent
+    asks for the same points, is told the same results, and goes on where it stopped.
+
+    Args:
+        task: What is tuned.
+        space: Its points.
+        agent: Who proposes.
+        measurer: Who measures.
+        store: Where results go, and where earlier ones come from.
+        budget: When to stop.
+        hardware: For the conditions stored with each result.
+        on_progress: Called after every result.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        space: Space,
+        agent: Agent,
+        measurer: Measurer,
+        store: RecordStore,
+        budget: Budget,
+        hardware: Hardware,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._task, self._space, self._agent = task, space, agent
+        self._measurer, self._store, self._budget = measurer, store, budget
+        self._on_progress = on_progress or (lambda _: None)
+        self._conditions = {
+            "threads": hardware.cores,
+            "tvm": version("apache-tvm"),
+            "schedenv": version("schedenv"),
+        }
+        self.progress = Progress()
+        self._known: dict[str, Result] = {}
+        self._unreplayed: set[str] = set()
+        for record in store.records(task.content_hash):
+            self._known[record.canonical] = record.result
+            self._unreplayed.add(record.canonical)
+            budget.used_trials += 1
+            budget.used_s = max(budget.used_s, record.elapsed_s)
+            self.progress.add(record.result, record.elapsed_s, budget.used_trials)
+
+    @property
+    def results(self) -> list[Result]:
+        """Every distinct program's result, in the order measured."""
+        return list(self._known.values())
+
+    def run(self) -> Progress:
+        """Tune until the budget ends or the agent has nothing more to ask.
+
+        Raises:
+            AgentError: The agent raised, or asked for an illegal point.
+            MachineError: The measurement backend failed.
+            StoreError: A result cannot be stored.
+        """
+        self._budget.start()
+        fruitless = 0
+        while not self._budget.exhausted and fruitless < _FRUITLESS_ASKS:
+            points = self._ask(self._budget.clip(BATCH))
+            if not points:
+                break
+            news = self._serve(points)
+            fruitless = 0 if news else fruitless + 1
+        return self.progress
+
+    def _ask(self, count: int) -> list[Point]:
+        name = type(self._agent).__name__
+        try:
+            points = self._agent.ask(count)
+        except SchedenvError:
+            raise
+        except Exception as error:
+            raise AgentError(f"the agent {name} raised {type(error).__name__}: {error}") from error
+        for point in points:
+            reason = self._space.explain_illegal(point)
+            if reason is not None:
+                raise AgentError(f"the agent {name} asked for the illegal point {point}: {reason}")
+        return points
+
+    def _serve(self, points: Sequence[Point]) -> bool:
+        """Answer the agent's points; whether any of them was news to it."""
+        forms = [self._space.canonical(point) for point in points]
+        fresh: dict[str, Point] = {}
+        for form, point in zip(forms, points, strict=True):
+            if form not in self._known:
+                fresh.setdefault(form, point)
+        form_of = {point: form for form, point in fresh.items()}
+        best = self.progress.best
+        self._measurer.measure(
+            list(fresh.values()),
+            best.estimate_s if best is not None else None,
+            lambda result: self._keep(form_of[result.point], result),
+        )
+        answers = []
+        for form, point in zip(forms, points, strict=True):
+            news = form in fresh or form in self._unreplayed
+            fresh.pop(form, None)
+            self._unreplayed.discard(form)
+            self.progress.repeats += not news
+            answers.append(_as_answer(self._known[form], point, repeated=not news))
+        self._agent.tell(answers)
+        return any(not answer.repeated for answer in answers)
+
+    def _keep(self, form: str, result: Result) -> None:
+        """Store one result at once, so that no interruption can lose it."""
+        elapsed_s = self._budget.elapsed_s
+        conditions: dict[str, Any] = {**self._conditions, "load_1min": os.getloadavg()[0]}
+        self._store.append(
+            self._task.content_hash, self._task.name, form, result, elapsed_s, conditions
+        )
+        self._known[form] = result
+        self._budget.used_trials += 1
+        self.progress.add(result, elapsed_s, self._budget.used_trials)
+        self._on_progress(self.progress)
+
+
+def _as_answer(result: Result, point: Point, *, repeated: bool) -> Result:
+    import msgspec
+
+    return msgspec.structs.replace(result, point=point, repeated=repeated)

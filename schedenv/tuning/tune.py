@@ -1,0 +1,206 @@
+"""Tune one task from start to verdict: baseline, search, confirmation, files."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from schedenv import hardware as hw
+from schedenv.calibration import Peaks
+from schedenv.errors import MachineError
+from schedenv.measure.local import LocalMeasurer
+from schedenv.records import RecordStore
+from schedenv.space import UNTUNED, Point, Space
+from schedenv.tasks import Task
+from schedenv.tuning import run_dir
+from schedenv.tuning.agent import make_agent
+from schedenv.tuning.budget import Budget
+from schedenv.tuning.finalists import Timing, Verdict, best_candidates, confirm
+from schedenv.tuning.loop import Loop, Progress
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to tune, and how.
+
+    Attributes:
+        task: The task.
+        agent: Name of an installed agent.
+        trials: Budget in candidates; None for no limit.
+        seconds: Budget in seconds; None for no limit.
+        seed: Of the agent and of the verification inputs.
+        out: The run directory.
+        resume: Continue the run in `out`.
+        allow_foreign: Accept a store that holds records of other hardware.
+    """
+
+    task: Task
+    agent: str
+    trials: int | None
+    seconds: float | None
+    seed: int
+    out: Path
+    resume: bool = False
+    allow_foreign: bool = False
+
+
+class Watcher:
+    """What happens while a run goes on, for a display; every method may be overridden."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins: `prepare`, `baseline`, `search` or `confirm`."""
+
+    def baseline(self, baseline_s: float) -> None:
+        """The untuned program's estimate is known."""
+
+    def progress(self, progress: Progress, budget: Budget) -> None:
+        """Another candidate was measured."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: what it found, and how it went."""
+
+    verdict: Verdict
+    progress: Progress
+    elapsed_s: float
+    trials: int
+    interrupted: bool
+
+
+def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outcome:
+    """Tune a task and write the run directory.
+
+    Ctrl-C and SIGTERM end the search early; what was measured is kept and confirmed as usual, and
+    a second one ends the run at once.
+
+    Raises:
+        InputError: The budget, the agent or the directory cannot be used.
+        MachineError: The task does not fit, or the measurement backend failed.
+        StoreError: Results cannot be stored.
+    """
+    watcher = watcher or Watcher()
+    task, hardware = request.task, hw.detect()
+    budget = Budget(request.trials, request.seconds)
+    task.check_memory()
+    space = Space(task.mod, hardware)
+    agent = make_agent(request.agent, space, request.seed)
+    out = run_dir.open_run_dir(request.out, resume=request.resume)
+    run = _describe_run(request, hardware, peaks, space)
+    watcher.stage("prepare")
+    with RecordStore(
+        out / run_dir.RECORDS, hardware.fingerprint, allow_foreign=request.allow_foreign
+    ) as store:
+        run_dir.write_json(out / run_dir.RUN, run)
+        with LocalMeasurer(task, hardware, seed=request.seed) as measurer:
+            watcher.stage("baseline")
+            untuned = measurer.measure([UNTUNED])[0]
+            if untuned.estimate_s is None:
+                raise MachineError(
+                    f"the untuned program of {task.name} failed ({untuned.status.value}: "
+                    f"{untuned.reason}); nothing can be compared with it. Run: schedenv doctor"
+                )
+            watcher.baseline(untuned.estimate_s)
+            loop = Loop(
+                task, space, agent, measurer, store, budget, hardware,
+                lambda progress: watcher.progress(progress, budget),
+            )  # fmt: skip
+            watcher.stage("search")
+            interrupted = _run_interruptibly(loop)
+        elapsed_s = budget.elapsed_s
+    run_dir.write_curve(out / run_dir.CURVE, loop.progress.curve)
+    watcher.stage("confirm")
+    verdict = confirm(task, hardware, best_candidates(loop.results), request.seed)
+    outcome = Outcome(verdict, loop.progress, elapsed_s, budget.used_trials, interrupted)
+    run_dir.write_json(out / run_dir.BEST, describe_best(task, space, hardware, peaks, outcome))
+    return outcome
+
+
+def _run_interruptibly(loop: Loop) -> bool:
+    """Run the loop; whether it was interrupted. SIGTERM counts as Ctrl-C."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        loop.run()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return False
+
+
+def _describe_run(
+    request: Request, hardware: hw.Hardware, peaks: Peaks, space: Space
+) -> dict[str, Any]:
+    return {
+        "task": request.task.spec,
+        "task_hash": request.task.content_hash,
+        "agent": request.agent,
+        "trials": request.trials,
+        "seconds": request.seconds,
+        "seed": request.seed,
+        "hardware": hardware.to_dict(),
+        "peaks": msgspec.to_builtins(peaks),
+        "space_points": space.size(),
+        "versions": {
+            name: version(name) for name in ("schedenv", "apache-tvm", "apache-tvm-ffi", "numpy")
+        },
+        "git_revision": run_dir.git_revision(),
+    }
+
+
+def describe_best(
+    task: Task, space: Space, hardware: hw.Hardware, peaks: Peaks, outcome: Outcome
+) -> dict[str, Any]:
+    """The content of `best.json`."""
+    verdict = outcome.verdict
+    tuned = verdict.point != UNTUNED
+    schedule = space.apply(verdict.point) if tuned else None
+    low, ratio, high = verdict.ratios
+    return {
+        "task": task.spec,
+        "name": task.name,
+        "task_hash": task.content_hash,
+        "hardware": hardware.fingerprint,
+        "point": str(verdict.point) if tuned else None,
+        "schedule": space.describe(verdict.point) if tuned else "untuned",
+        "trace": [str(line) for line in schedule.trace.as_python()] if schedule else [],
+        "tuned": _describe_timing(verdict.tuned, task, peaks),
+        "baseline": _describe_timing(verdict.baseline, task, peaks),
+        "speedup": {"estimate": ratio, "low": low, "high": high, "confidence": 0.95},
+        "verified": {"max_error_of_tolerated": verdict.max_error},
+        "estimator": "lower quartile of interleaved samples in a fresh process",
+        "trials": outcome.trials,
+        "elapsed_s": outcome.elapsed_s,
+        "counts": {status.value: count for status, count in outcome.progress.counts.items()},
+        "repeats": outcome.progress.repeats,
+        "interrupted": outcome.interrupted,
+    }
+
+
+def _describe_timing(timing: Timing, task: Task, peaks: Peaks) -> dict[str, Any]:
+    flops_per_s = task.flops / timing.latency_s
+    return {
+        "latency_us": timing.latency_s * 1e6,
+        "low_us": timing.low_s * 1e6,
+        "high_us": timing.high_s * 1e6,
+        "gflops_per_s": flops_per_s / 1e9,
+        "fraction_of_peak": flops_per_s / peaks.flops_per_s,
+        "samples_us": [sample * 1e6 for sample in timing.samples_s],
+    }
+
+
+def best_point(out: Path) -> Point | None:
+    """The winning point of a finished run; None if nothing beat the untuned program.
+
+    Raises:
+        OutputDirError: `out` holds no finished run.
+    """
+    text = run_dir.read_json(out / run_dir.BEST)["point"]
+    return None if text is None else Point.parse(text)
+
+

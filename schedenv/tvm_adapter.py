@@ -1,0 +1,376 @@
+"""The one module that touches the TVM internals that have moved before.
+
+`tvm.meta_schedule` became `tvm.s_tir.meta_schedule` in 0.24, `GetBlock` became `GetSBlock`,
+`structural_hash` left `tvm.ir`: when the next release moves them again, only this file changes.
+The rest of schedenv uses the stable surface alone (`tvm.te`, `tvm.topi`, `tvm.target`,
+`tvm.runtime`) and the names defined here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from schedenv.errors import ConstraintError, InstallError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tvm import IRModule
+    from tvm.target import Target
+
+_COMM_REDUCE = 2  # tvm.tirx.IterVar.CommReduce
+
+KNOWN_GOOD_FFI = ">=0.1.14.post0,<0.1.15"
+
+
+def check_install() -> None:
+    """Refuse the pair of packages that crashes, before TVM is imported.
+
+    Raises:
+        InstallError: apache-tvm or apache-tvm-ffi is missing, or apache-tvm-ffi is of the 0.1.15
+            series, with which apache-tvm 0.27 dies of a segmentation fault in `save_json`.
+    """
+    versions = {}
+    for package in ("apache-tvm", "apache-tvm-ffi"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            raise InstallError(
+                f"the package {package} is not installed; "
+                f"run: pip install 'apache-tvm==0.27.*' 'apache-tvm-ffi{KNOWN_GOOD_FFI}'"
+            ) from None
+    ffi = versions["apache-tvm-ffi"]
+    if versions["apache-tvm"].startswith("0.27.") and ffi.startswith("0.1.15"):
+        raise InstallError(
+            f"apache-tvm-ffi {ffi} crashes apache-tvm {versions['apache-tvm']}; expected "
+            f"apache-tvm-ffi{KNOWN_GOOD_FFI}; "
+            f"run: pip install 'apache-tvm-ffi{KNOWN_GOOD_FFI}'"
+        )
+
+
+@functools.cache
+def _meta_schedule() -> ModuleType:
+    """Import MetaSchedule without the tensor intrinsics that the llvm rules never use.
+
+    `TuneContext` imports `tvm.s_tir.tensor_intrin`, which parses some 500 TVMScript functions for
+    CUDA, Hexagon and others: 14 to 40 seconds a process (measured), for nothing on a CPU. The
+    package is registered unexecuted; its submodules can still be imported one by one.
+    """
+    check_install()
+    name = "tvm.s_tir.tensor_intrin"
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+    from tvm.s_tir import meta_schedule
+
+    return meta_schedule
+
+
+# ---------------------------------------------------------------------------------------------
+# Programs
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One buffer parameter of a PrimFunc.
+
+    Attributes:
+        name: The parameter's name.
+        shape: Its extents.
+        dtype: Its element type, numpy spelling.
+        is_output: Whether the program writes it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    is_output: bool
+
+
+def is_prim_func(value: object) -> bool:
+    """Whether `value` is a PrimFunc of the installed TVM."""
+    from tvm.tirx import PrimFunc
+
+    return isinstance(value, PrimFunc)
+
+
+def module_from_tensors(tensors: Sequence[Any]) -> IRModule:
+    """Turn TE tensors (inputs, then outputs) into a module with one function, `main`."""
+    from tvm import te
+
+    return module_from_prim_func(te.create_prim_func(list(tensors)))
+
+
+def module_from_prim_func(func: Any) -> IRModule:
+    """Wrap a PrimFunc as the function `main` of a module, marked free of aliases."""
+    from tvm import IRModule
+
+    func = func.with_attr("global_symbol", "main").with_attr("tirx.noalias", True)
+    return IRModule({"main": func})
+
+
+def ansor_operators() -> ModuleType:
+    """TVM's own TE definitions of the Ansor-lineage operators."""
+    _meta_schedule()
+    from tvm.s_tir.meta_schedule.testing import te_workload
+
+    return te_workload
+
+
+def arguments(mod: IRModule) -> tuple[Argument, ...]:
+    """The buffer parameters of the function `main`, in calling order."""
+    meta_schedule = _meta_schedule()
+    from tvm.s_tir import Schedule
+
+    func = mod["main"]
+    schedule = Schedule(mod)
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    written = [region.source for block in blocks for region in schedule.get(block).writes]
+    infos = meta_schedule.arg_info.ArgInfo.from_prim_func(func)
+    return tuple(
+        Argument(
+            name=str(param.name),
+            shape=tuple(int(extent) for extent in info.shape),
+            dtype=str(info.dtype),
+            is_output=any(source.same_as(param) for source in written),
+        )
+        for param, info in zip(func.params, infos, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One iteration axis of a block."""
+
+    name: str
+    is_reduction: bool
+
+
+def block_axes(mod: IRModule, block: str) -> tuple[Axis, ...]:
+    """The axes of a block; empty for a block that the unscheduled module does not have."""
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(mod, error_render_level="none")
+    for child in schedule.get_child_blocks(schedule.get_sblock("root")):
+        found = schedule.get(child)
+        if str(found.name_hint) == block:
+            return tuple(
+                Axis(str(axis.var.name), int(axis.iter_type) == _COMM_REDUCE)
+                for axis in found.iter_vars
+            )
+    return ()
+
+
+def count_flops(mod: IRModule) -> float:
+    """TVM's own estimate of the arithmetic operations in `mod`, transcendentals counted as one."""
+    from tvm import s_tir
+
+    return float(s_tir.analysis.estimate_tir_flops(mod))
+
+
+def structural_hash(mod: IRModule) -> str:
+    """A hash of the program's structure, equal in every process, as 16 hexadecimal digits."""
+    import tvm_ffi
+
+    return f"{tvm_ffi.structural_hash(mod) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def module_to_json(mod: IRModule) -> str:
+    """Serialise a module; `module_from_json` reads it back."""
+    import tvm
+
+    return str(tvm.ir.save_json(mod))
+
+
+def module_from_json(text: str) -> IRModule:
+    """Read what `module_to_json` wrote."""
+    import tvm
+
+    return tvm.ir.load_json(text)
+
+
+# ---------------------------------------------------------------------------------------------
+# Targets and code
+# ---------------------------------------------------------------------------------------------
+
+
+def host_cpu() -> str:
+    """LLVM's name for this processor, for a target's `mcpu`."""
+    check_install()
+    from tvm.target import codegen
+
+    return str(codegen.llvm_get_system_cpu())
+
+
+def make_target(mcpu: str, cores: int) -> Target:
+    """A CPU target. Without `num-cores` MetaSchedule refuses; without `mcpu` there is no AVX."""
+    from tvm.target import Target
+
+    return Target({"kind": "llvm", "mcpu": mcpu, "num-cores": cores})
+
+
+def build(mod: IRModule, target: Target) -> Any:
+    """Compile `mod` to a runtime module that this process can call (JIT on first call)."""
+    from tvm import tirx
+
+    return tirx.build(mod, target=target)
+
+
+# ---------------------------------------------------------------------------------------------
+# Sketches and traces
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DesignSpace:
+    """What MetaSchedule generates for one module.
+
+    Attributes:
+        mod: The module as MetaSchedule normalised it; traces apply to it.
+        traces: One trace a sketch, its sampling decisions arbitrary.
+        postprocs: MetaSchedule's postprocessors, to be applied in order.
+    """
+
+    mod: IRModule
+    traces: tuple[Any, ...]
+    postprocs: tuple[Any, ...]
+
+
+def design_space(mod: IRModule, target: Target) -> DesignSpace:
+    """Generate the sketches of `mod` with the plain llvm rules.
+
+    The rules are named, not taken from the target: an AVX-512 or VNNI target would add int8
+    rules, and the same task would have other sketches on another machine.
+    """
+    meta_schedule = _meta_schedule()
+    generator = meta_schedule.space_generator.PostOrderApply(
+        sch_rules="llvm", postprocs="llvm", mutator_probs="llvm"
+    )
+    context = meta_schedule.TuneContext(
+        mod=mod, target=target, space_generator=generator, num_threads=1, rand_state=1
+    )
+    schedules = context.generate_design_space()
+    return DesignSpace(
+        mod=context.mod,
+        traces=tuple(schedule.trace for schedule in schedules),
+        postprocs=tuple(context.space_generator.postprocs),
+    )
+
+
+def replay(mod: IRModule, instructions: Sequence[Any], decisions: Mapping[Any, Any]) -> Any:
+    """Apply a trace, without its postprocessing part, to a fresh schedule.
+
+    Raises:
+        ConstraintError: A schedule primitive refused.
+    """
+    from tvm.s_tir import Schedule, Trace
+
+    schedule = Schedule(mod, seed=1, debug_mask="none", error_render_level="none")
+    # tvm's ScheduleError has no stable import path; RuntimeError is its stable base.
+    try:
+        Trace(list(instructions), dict(decisions)).apply_to_schedule(schedule, remove_postproc=True)
+    except Exception as error:
+        raise ConstraintError(f"replay refused: {first_line(error)}") from error
+    return schedule
+
+
+def postprocess(schedule: Any, postprocs: Sequence[Any]) -> None:
+    """Run MetaSchedule's postprocessors on a replayed schedule, in place.
+
+    Raises:
+        ConstraintError: A postprocessor refused.
+    """
+    schedule.enter_postproc()
+    for postproc in postprocs:
+        try:
+            accepted = postproc.apply(schedule)
+        except Exception as error:
+            raise ConstraintError(
+                f"{type(postproc).__name__} raised: {first_line(error)}"
+            ) from error
+        if not accepted:
+            raise ConstraintError(f"{type(postproc).__name__} refused the schedule")
+
+
+def loop_node(schedule: Any, loop: Any) -> Any | None:
+    """The loop statement that a random variable stands for; None if it no longer exists."""
+    try:
+        return schedule.get(loop)
+    except ValueError:
+        return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text that says something."""
+    for line in str(error).splitlines():
+        if line.strip():
+            return line.strip()
+    return type(error).__name__
+
+
+def copy_instruction(
+    instruction: Any, inputs: Sequence[Any] | None = None, attrs: Sequence[Any] | None = None
+) -> Any:
+    """The same instruction with other inputs or attributes."""
+    from tvm.s_tir.schedule import Instruction
+
+    return Instruction(
+        instruction.kind,
+        list(instruction.inputs if inputs is None else inputs),
+        list(instruction.attrs if attrs is None else attrs),
+        list(instruction.outputs),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# MetaSchedule's database
+# ---------------------------------------------------------------------------------------------
+
+
+def write_database(
+    directory: str,
+    records: Sequence[tuple[IRModule, Any, float]],
+    target: Target,
+) -> None:
+    """Write (module, applied trace, seconds) triples as a MetaSchedule JSON database."""
+    meta_schedule = _meta_schedule()
+    database = meta_schedule.database.JSONDatabase(work_dir=directory)
+    for mod, trace, seconds in records:
+        workload = database.commit_workload(mod)
+        args_info = meta_schedule.arg_info.ArgInfo.from_entry_func(mod, remove_preproc=True)
+        record = meta_schedule.database.TuningRecord(
+            trace, workload, [seconds], target, args_info
+        )
+        database.commit_tuning_record(record)
+
+
+def read_database(directory: str) -> Any:
+    """Open a MetaSchedule JSON database that exists."""
+    return _meta_schedule().database.JSONDatabase(work_dir=directory, allow_missing=False)
+
+
+def apply_database(mod: IRModule, directory: str, target: Target) -> IRModule | None:
+    """Schedule `mod` as plain TVM would from a database; None if it holds no record of it."""
+    schedule = read_database(directory).query_schedule(mod, target, "main")
+    return None if schedule is None else schedule.mod
+
+
+# ---------------------------------------------------------------------------------------------
+# Schedules by hand
+# ---------------------------------------------------------------------------------------------
+
+
+def new_schedule(mod: IRModule) -> Any:
+    """A schedule of `mod` with no primitive applied, for the few kernels scheduled by hand."""
+    check_install()
+    from tvm.s_tir import Schedule
+
+    return Schedule(mod)
