@@ -43,6 +43,7 @@ _COPY_WINDOW_BYTES = 8 << 20
 _PATIENCE_S = 0.5
 _SAMPLING_S = 2.0
 _NOISE_ROUNDS = 400
+_ATTEMPTS = 3
 
 
 class Peaks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -224,9 +225,14 @@ def measure(what: str, hardware: Hardware) -> dict[str, float]:
     if what == "noise":
         return _measure_noise(hardware)
     one_core, rows = max((_fma_rate(hardware, 1, rows), rows) for rows in _tile_rows(hardware))
+    all_cores = one_core
+    for _ in range(_ATTEMPTS):
+        # A busy neighbour can hold a core through a whole attempt; good scaling ends the loop.
+        if all_cores < 0.85 * hardware.cores * one_core:
+            all_cores = max(all_cores, _fma_rate(hardware, hardware.cores, rows))
     return {
         "one_core_flops_per_s": one_core,
-        "flops_per_s": max(one_core, _fma_rate(hardware, hardware.cores, rows)),
+        "flops_per_s": all_cores,
         "copy_bytes_per_s": _copy_rate(hardware),
     }
 

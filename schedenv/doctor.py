@@ -30,6 +30,7 @@ from schedenv.hardware import Hardware
 
 Status = Literal["ok", "warn", "fail"]
 
+_MINIMUM_PYTHON = (3, 11)
 _GIB = 1 << 30
 _PROBE_DEADLINE_S = 120.0
 # save_json is what the broken apache-tvm-ffi dies in; a new release may break it again.
@@ -144,7 +145,7 @@ def versions() -> dict[str, str]:
 def check_python() -> Check:
     """Python is 3.11 or later."""
     version = platform.python_version()
-    if sys.version_info < (3, 11):
+    if sys.version_info[:2] < _MINIMUM_PYTHON:
         return Check("python", "fail", f"{version}; expected 3.11 or later", "install Python 3.11")
     return Check("python", "ok", version)
 
@@ -283,9 +284,9 @@ def check_load(cores: int) -> Check:
 
 def check_steal(root: Path, window_s: float = 1.0) -> Check:
     """How much time a busy loop loses, and to whom."""
-    before = read_cpu_times(root)
+    before = hardware.read_cpu_times(root)
     largest_gap_s, lost = spin(window_s)
-    after = read_cpu_times(root)
+    after = hardware.read_cpu_times(root)
     detail = f"a busy loop lost {lost:.0%} of its time, {largest_gap_s * 1e3:.1f} ms at once"
     stolen = 0.0
     if before and after:
@@ -318,19 +319,6 @@ def spin(window_s: float) -> tuple[float, float]:
             largest_s = max(largest_s, gap_s)
         last_s = now_s
     return largest_s, lost_s / (last_s - start_s)
-
-
-def read_cpu_times(root: Path) -> tuple[int, int] | None:
-    """Ticks that processes asked for since boot, stolen ones included, and the stolen ones.
-
-    None where /proc/stat does not exist or has no such columns.
-    """
-    for line in (hardware.read_text(root / "proc/stat") or "").splitlines():
-        words = line.split()
-        if words[:1] == ["cpu"] and len(words) >= 9:
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, words[1:9])
-            return user + nice + system + irq + softirq + steal, steal
-    return None
 
 
 def check_governor(root: Path) -> Check:

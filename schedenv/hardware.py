@@ -244,6 +244,19 @@ def read_memory_limits(root: Path) -> list[int]:
     return limits
 
 
+def read_cpu_times(root: Path) -> tuple[int, int] | None:
+    """Ticks that processes asked for since boot, stolen ones included, and the stolen ones.
+
+    None where /proc/stat does not exist or has no such columns.
+    """
+    for line in (read_text(root / "proc/stat") or "").splitlines():
+        words = line.split()
+        if words[:1] == ["cpu"] and len(words) >= 9:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, words[1:9])
+            return user + nice + system + irq + softirq + steal, steal
+    return None
+
+
 def _first_processor(root: Path) -> dict[str, str]:
     """The fields of the first processor in /proc/cpuinfo; empty if there is no such file."""
     fields = {}

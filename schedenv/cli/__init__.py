@@ -1,1 +1,58 @@
-"""."""
+"""The command line: `schedenv tasks | tune | export | doctor`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from schedenv import __version__
+from schedenv.cli.doctor import doctor
+from schedenv.cli.export import export
+from schedenv.cli.tasks import tasks
+from schedenv.cli.tune import tune
+from schedenv.errors import InputError, SchedenvError
+
+app = typer.Typer(
+    help="Make tensor programs faster: tune them on this machine, export the schedules.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(tasks)
+app.command()(tune)
+app.command()(export)
+app.command()(doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"schedenv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    del version  # the callback has dealt with it
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code.
+
+    Exit codes: 0 done, 1 the machine or the store failed, 2 the input cannot be used,
+    130 interrupted.
+    """
+    try:
+        app()
+    except SchedenvError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print("[bold red]error:[/]", end=" ")
+        console.print(str(error), markup=False)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; what was measured is kept")
+        sys.exit(130)

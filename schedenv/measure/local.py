@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
@@ -15,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-import numpy as np
 import psutil
 
 from schedenv import hardware as hw
@@ -80,6 +78,29 @@ class _Batch:
     incumbent_s: float | None
     on_result: Callable[[Result], None] | None
     pending: deque[_Job] = field(default_factory=deque)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A kernel that a worker holds ready."""
+
+    measurer: LocalMeasurer
+    job: _Job
+
+    @property
+    def result(self) -> Result:
+        """How its verification and first timing went."""
+        assert self.job.result is not None
+        return self.job.result
+
+    def sample_s(self) -> float:
+        """Take one more sample, seconds a call.
+
+        Raises:
+            WorkerError: The worker died or is overdue.
+        """
+        number = calls_per_sample(self.result.estimate_s or 0.0)
+        return self.measurer.sample_s(self.job, number)
 
 
 class LocalMeasurer:
@@ -149,45 +170,18 @@ class LocalMeasurer:
         self._forget_jobs()
         return [job.result for job in jobs if job.result is not None]
 
-    def compare(
-        self, points: Sequence[Point], rounds: int, budget_s: float, seed: int = 0
-    ) -> list[tuple[Result, tuple[float, ...]]]:
-        """Time points against each other: one sample of each a round, in random order.
+    def load(self, points: Sequence[Point]) -> list[Loaded]:
+        """Build, verify and time points, and keep them loaded, so that samples can be taken.
 
-        Interleaving makes drift and bursts of noise hit all of them alike. Meant for a fresh
-        measurer with one worker.
-
-        Args:
-            points: The finalists and what they are compared with.
-            rounds: Samples of each; a point so slow that its samples alone would take more than
-                its share of the budget is sampled in every n-th round only.
-            budget_s: Stop after about this long, but not before four rounds.
-            seed: Of the order.
-
-        Returns:
-            For each point the result of its verification and first timing, and its samples
-            (empty for a point that failed).
+        Meant for a fresh measurer with one worker. What was loaded before is forgotten.
         """
+        self._forget_jobs()
         jobs = [_Job(self._next_job + offset, point) for offset, point in enumerate(points)]
         self._next_job += len(jobs)
         batch = _Batch(jobs, None, None, deque(jobs))
         self._build_all(batch)
         self._run_all(batch)
-        good = [job for job in jobs if job.result is not None and job.result.ok]
-        strides = _strides(good, rounds, budget_s)
-        samples: dict[int, list[float]] = {job.id: [] for job in jobs}
-        rng = np.random.default_rng(seed)
-        end_s = time.monotonic() + budget_s
-        for number in range(rounds):
-            if number >= 4 and time.monotonic() > end_s:
-                break
-            for index in rng.permutation(len(good)):
-                if number % strides[index] == 0 or number < 2:
-                    samples[good[index].id].append(self._sample(good[index]))
-        self._forget_jobs()
-        return [
-            (job.result, tuple(samples[job.id])) for job in jobs if job.result is not None
-        ]
+        return [Loaded(self, job) for job in jobs]
 
     def close(self) -> None:
         """Kill the workers and remove the scratch directory."""
@@ -358,12 +352,12 @@ class LocalMeasurer:
         if batch.on_result is not None:
             batch.on_result(job.result)
 
-    def _sample(self, job: _Job) -> float:
+    def sample_s(self, job: _Job, number: int) -> float:
+        """One sample of a loaded job; see `Loaded.sample_s`."""
         assert job.worker is not None
         assert job.result is not None
-        estimate_s = job.result.estimate_s or 0.0
-        limit_s = self._limits.run_s(estimate_s)
-        job.worker.ask(messages.Sample(job.id, calls_per_sample(estimate_s)), limit_s)
+        limit_s = self._limits.run_s(job.result.estimate_s)
+        job.worker.ask(messages.Sample(job.id, number), limit_s)
         answer = self._answer_within(job.worker, limit_s)
         if not isinstance(answer, messages.Sampled):
             raise WorkerError(
@@ -431,11 +425,3 @@ class LocalMeasurer:
         while any(worker.busy for worker in self._workers):
             self._wait(empty)
 
-
-def _strides(jobs: Sequence[_Job], rounds: int, budget_s: float) -> list[int]:
-    """For each job, in every how many rounds it can be sampled within its share of the budget."""
-    share_s = budget_s / max(1, len(jobs))
-    return [
-        max(1, math.ceil(rounds * ((job.result and job.result.estimate_s) or 0.0) / share_s))
-        for job in jobs
-    ]

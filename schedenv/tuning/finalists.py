@@ -7,6 +7,8 @@ the second half, which the choice has not seen, says how fast it is.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from schedenv.errors import MachineError
 from schedenv.hardware import Hardware
-from schedenv.measure.local import LocalMeasurer
+from schedenv.measure.local import Loaded, LocalMeasurer
 from schedenv.measure.result import Result, robust_estimate
 from schedenv.space import UNTUNED, Point
 from schedenv.tasks import Task
@@ -24,6 +26,7 @@ ROUNDS = 60
 BUDGET_S = 12.0
 
 _BOOTSTRAPS = 2000
+_FEWEST_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,41 @@ def best_candidates(results: Sequence[Result], count: int = FINALISTS) -> list[P
     return [point for _, point in ranked[:count]]
 
 
+def interleave(
+    kernels: Sequence[Loaded], rounds: int, budget_s: float, seed: int = 0
+) -> list[tuple[Result, tuple[float, ...]]]:
+    """Time kernels against each other: one sample of each a round, in random order.
+
+    Drift and bursts of noise then hit all of them alike.
+
+    Args:
+        kernels: The finalists and what they are compared with.
+        rounds: Samples of each; a kernel so slow that its samples alone would take more than its
+            share of the budget is sampled in every n-th round only.
+        budget_s: Stop after about this long, but not before four rounds.
+        seed: Of the order.
+
+    Returns:
+        For each kernel its first result and its samples (none for one that failed).
+    """
+    share_s = budget_s / max(1, len(kernels))
+    strides = [
+        max(1, math.ceil(rounds * (kernel.result.estimate_s or 0.0) / share_s))
+        for kernel in kernels
+    ]
+    samples: list[list[float]] = [[] for _ in kernels]
+    good = [index for index, kernel in enumerate(kernels) if kernel.result.ok]
+    rng = np.random.default_rng(seed)
+    end_s = time.monotonic() + budget_s
+    for number in range(rounds):
+        if number >= _FEWEST_ROUNDS and time.monotonic() > end_s:
+            break
+        for index in rng.permutation(good):
+            if number < _FEWEST_ROUNDS or number % strides[index] == 0:
+                samples[index].append(kernels[index].sample_s())
+    return [(kernel.result, tuple(taken)) for kernel, taken in zip(kernels, samples, strict=True)]
+
+
 def confirm(
     task: Task, hardware: Hardware, finalists: Sequence[Point], seed: int = 0
 ) -> Verdict:
@@ -91,7 +129,7 @@ def confirm(
     """
     # Other inputs than during the search: a kernel that is right for those alone is caught.
     with LocalMeasurer(task, hardware, workers=1, seed=seed + 1) as measurer:
-        compared = measurer.compare([UNTUNED, *finalists], ROUNDS, BUDGET_S, seed)
+        compared = interleave(measurer.load([UNTUNED, *finalists]), ROUNDS, BUDGET_S, seed)
     timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
     if not timed or timed[0][0].point != UNTUNED:
         raise MachineError(

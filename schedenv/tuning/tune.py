@@ -24,6 +24,9 @@ from schedenv.tuning.finalists import Timing, Verdict, best_candidates, confirm
 from schedenv.tuning.loop import Loop, Progress
 
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
 @dataclass(frozen=True)
 class Request:
     """What to tune, and how.
@@ -64,20 +67,29 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: what it found, and how it went."""
+    """What a run found, and how it went.
 
-    verdict: Verdict
+    Attributes:
+        verdict: The confirmed result; None if the run was interrupted.
+        progress: The search.
+        elapsed_s: Budget seconds spent.
+        trials: Candidates measured.
+        baseline_s: The search's estimate of the untuned program.
+        interrupted_by: The signal that ended the search; None if the budget or the agent did.
+    """
+
+    verdict: Verdict | None
     progress: Progress
     elapsed_s: float
     trials: int
-    interrupted: bool
+    baseline_s: float
+    interrupted_by: int | None
 
 
 def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outcome:
     """Tune a task and write the run directory.
 
-    Ctrl-C and SIGTERM end the search early; what was measured is kept and confirmed as usual, and
-    a second one ends the run at once.
+    Ctrl-C and SIGTERM end the search; everything measured is kept, nothing is confirmed.
 
     Raises:
         InputError: The budget, the agent or the directory cannot be used.
@@ -92,6 +104,8 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     agent = make_agent(request.agent, space, request.seed)
     out = run_dir.open_run_dir(request.out, resume=request.resume)
     run = _describe_run(request, hardware, peaks, space)
+    if request.resume:
+        run_dir.check_same_run(out, run)
     watcher.stage("prepare")
     with RecordStore(
         out / run_dir.RECORDS, hardware.fingerprint, allow_foreign=request.allow_foreign
@@ -105,32 +119,48 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
                     f"the untuned program of {task.name} failed ({untuned.status.value}: "
                     f"{untuned.reason}); nothing can be compared with it. Run: schedenv doctor"
                 )
-            watcher.baseline(untuned.estimate_s)
+            untuned_s = untuned.estimate_s
+            watcher.baseline(untuned_s)
             loop = Loop(
                 task, space, agent, measurer, store, budget, hardware,
                 lambda progress: watcher.progress(progress, budget),
             )  # fmt: skip
             watcher.stage("search")
-            interrupted = _run_interruptibly(loop)
+            interrupted_by = _run_interruptibly(loop)
         elapsed_s = budget.elapsed_s
     run_dir.write_curve(out / run_dir.CURVE, loop.progress.curve)
+
+    def outcome(verdict: Verdict | None) -> Outcome:
+        return Outcome(
+            verdict, loop.progress, elapsed_s, budget.used_trials, untuned_s, interrupted_by
+        )
+
+    if interrupted_by is not None:
+        return outcome(None)
     watcher.stage("confirm")
     verdict = confirm(task, hardware, best_candidates(loop.results), request.seed)
-    outcome = Outcome(verdict, loop.progress, elapsed_s, budget.used_trials, interrupted)
-    run_dir.write_json(out / run_dir.BEST, describe_best(task, space, hardware, peaks, outcome))
-    return outcome
+    best = describe_best(task, space, hardware, peaks, verdict, outcome(verdict))
+    run_dir.write_json(out / run_dir.BEST, best)
+    return outcome(verdict)
 
 
-def _run_interruptibly(loop: Loop) -> bool:
-    """Run the loop; whether it was interrupted. SIGTERM counts as Ctrl-C."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _run_interruptibly(loop: Loop) -> int | None:
+    """Run the loop; the signal that interrupted it, if one did."""
+    caught: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        caught.append(number)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
     try:
         loop.run()
     except KeyboardInterrupt:
-        return True
+        return caught[0]
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    return False
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return None
 
 
 def _describe_run(
@@ -154,10 +184,14 @@ def _describe_run(
 
 
 def describe_best(
-    task: Task, space: Space, hardware: hw.Hardware, peaks: Peaks, outcome: Outcome
+    task: Task,
+    space: Space,
+    hardware: hw.Hardware,
+    peaks: Peaks,
+    verdict: Verdict,
+    outcome: Outcome,
 ) -> dict[str, Any]:
     """The content of `best.json`."""
-    verdict = outcome.verdict
     tuned = verdict.point != UNTUNED
     schedule = space.apply(verdict.point) if tuned else None
     low, ratio, high = verdict.ratios
@@ -178,7 +212,6 @@ def describe_best(
         "elapsed_s": outcome.elapsed_s,
         "counts": {status.value: count for status, count in outcome.progress.counts.items()},
         "repeats": outcome.progress.repeats,
-        "interrupted": outcome.interrupted,
     }
 
 

@@ -1,0 +1,153 @@
+"""The command `schedenv tune`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from schedenv import hardware as hw
+from schedenv.calibration import peaks as measure_peaks
+from schedenv.cli.display import LiveDisplay, duration
+from schedenv.space import UNTUNED
+from schedenv.tasks import resolve
+from schedenv.tuning import run_dir
+from schedenv.tuning.tune import Outcome, Request, Watcher
+from schedenv.tuning.tune import tune as run_tune
+
+_DEFAULT_SECONDS = 60.0
+
+
+def tune(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="An operator (gmm), with a shape (gmm:1x512x512x512), a member of a suite "
+            "(core/gmm-2), or a function in a file (program.py:function).",
+        ),
+    ],
+    agent: Annotated[str, typer.Option(help="Who proposes candidates.")] = "greedy",
+    trials: Annotated[int | None, typer.Option(help="Stop after this many candidates.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Stop after this long. [default: 60 if --trials is not given]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory. [default: out/TASK-AGENT-SEED]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    allow_foreign: Annotated[
+        bool, typer.Option("--allow-foreign", help="Accept records of other hardware in --out.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")
+    ] = False,
+) -> None:
+    """Find a faster schedule for one task, and verify it."""
+    resolved = resolve(task)
+    if trials is None and seconds is None:
+        seconds = _DEFAULT_SECONDS
+    request = Request(
+        resolved,
+        agent,
+        trials,
+        seconds,
+        seed,
+        out or _default_out(resolved.name, agent, seed),
+        resume,
+        allow_foreign,
+    )
+    peaks = measure_peaks(hw.detect())
+    if as_json:
+        outcome = run_tune(request, peaks, Watcher())
+        typer.echo(json.dumps(_summary(request, outcome)))
+    else:
+        console = Console(highlight=False)
+        with LiveDisplay(console, resolved, peaks) as display:
+            outcome = run_tune(request, peaks, display)
+        _report(request, outcome, console)
+    if outcome.interrupted_by is not None:
+        raise typer.Exit(128 + outcome.interrupted_by)
+
+
+def _default_out(name: str, agent: str, seed: int) -> Path:
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    return Path("out") / f"{slug}-{agent}-{seed}"
+
+
+def resume_command(request: Request) -> str:
+    """The command that continues a run."""
+    words = ["schedenv", "tune", request.task.name, "--agent", request.agent]
+    if request.trials is not None:
+        words += ["--trials", str(request.trials)]
+    if request.seconds is not None:
+        words += ["--seconds", f"{request.seconds:g}"]
+    words += ["--seed", str(request.seed), "--out", str(request.out), "--resume"]
+    return shlex.join(words)
+
+
+def export_command(out: Path) -> str:
+    """The command that makes a run's result usable by plain TVM."""
+    words = ["schedenv", "export", str(out), "--format", "metaschedule"]
+    return shlex.join([*words, "--to", str(out / "database")])
+
+
+def _summary(request: Request, outcome: Outcome) -> dict[str, Any]:
+    if outcome.verdict is not None:
+        return {**run_dir.read_json(request.out / run_dir.BEST), "out": str(request.out)}
+    best = outcome.progress.best
+    return {
+        "task": request.task.spec,
+        "interrupted": True,
+        "unconfirmed_best_us": best.estimate_s * 1e6 if best and best.estimate_s else None,
+        "trials": outcome.trials,
+        "elapsed_s": outcome.elapsed_s,
+        "out": str(request.out),
+        "resume": resume_command(request),
+    }
+
+
+def _report(request: Request, outcome: Outcome, console: Console) -> None:
+    counts = ", ".join(
+        f"{count} {status.value}" for status, count in outcome.progress.counts.most_common()
+    )
+    spent = f"{outcome.trials} trials in {duration(outcome.elapsed_s)} ({counts or 'none'})"
+    verdict = outcome.verdict
+    if verdict is None:
+        console.print(f"interrupted after {spent}; every result is kept. Continue with:")
+        console.print(f"  {resume_command(request)}", soft_wrap=True)
+        return
+    best = run_dir.read_json(request.out / run_dir.BEST)
+    tuned, baseline = best["tuned"], best["baseline"]
+    if verdict.point == UNTUNED:
+        console.print(
+            f"[yellow]nothing beat the untuned program[/] ({baseline['latency_us']:.1f} us): "
+            f"{spent}. Try a larger budget:"
+        )
+        console.print(f"  {resume_command(request)}", soft_wrap=True)
+        return
+    console.print(best["schedule"], style="dim")
+    low, ratio, high = verdict.ratios
+    rate = (
+        f", {tuned['gflops_per_s']:.4g} GFLOP/s = {tuned['fraction_of_peak']:.0%} of peak"
+        if request.task.flops
+        else ""
+    )
+    console.print(
+        f"[bold green]{request.task.name}: {tuned['latency_us']:.1f} us[/] "
+        f"(95 % {tuned['low_us']:.1f} to {tuned['high_us']:.1f}){rate}, verified",
+        soft_wrap=True,
+    )
+    console.print(
+        f"[bold]{ratio:.1f}x[/] faster than untuned ({low:.1f} to {high:.1f}; "
+        f"{baseline['latency_us']:.1f} us); {spent}; use it with: "
+        f"{export_command(request.out)}",
+        soft_wrap=True,
+    )
