@@ -9,6 +9,7 @@ The rest of schedenv uses the stable surface alone (`tvm.te`, `tvm.topi`, `tvm.t
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -68,9 +69,7 @@ def _meta_schedule() -> ModuleType:
         spec = importlib.util.find_spec(name)
         if spec is not None:
             sys.modules[name] = importlib.util.module_from_spec(spec)
-    from tvm.s_tir import meta_schedule
-
-    return meta_schedule
+    return importlib.import_module("tvm.s_tir.meta_schedule")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -120,9 +119,7 @@ def module_from_prim_func(func: Any) -> IRModule:
 def ansor_operators() -> ModuleType:
     """TVM's own TE definitions of the Ansor-lineage operators."""
     _meta_schedule()
-    from tvm.s_tir.meta_schedule.testing import te_workload
-
-    return te_workload
+    return importlib.import_module("tvm.s_tir.meta_schedule.testing.te_workload")
 
 
 def arguments(mod: IRModule) -> tuple[Argument, ...]:
@@ -346,9 +343,7 @@ def write_database(
     for mod, trace, seconds in records:
         workload = database.commit_workload(mod)
         args_info = meta_schedule.arg_info.ArgInfo.from_entry_func(mod, remove_preproc=True)
-        record = meta_schedule.database.TuningRecord(
-            trace, workload, [seconds], target, args_info
-        )
+        record = meta_schedule.database.TuningRecord(trace, workload, [seconds], target, args_info)
         database.commit_tuning_record(record)
 
 

@@ -97,8 +97,7 @@ class LiveDisplay(Watcher):
         table.add_row(Text("spent", style="bold"), self._spent())
         if self._progress is not None:
             counts = ", ".join(
-                f"{count} {status.value}"
-                for status, count in self._progress.counts.most_common()
+                f"{count} {status.value}" for status, count in self._progress.counts.most_common()
             )
             table.add_row(Text("trials", style="bold"), counts)
             speeds = [1.0 / best_s for _, _, best_s in self._progress.curve]

@@ -17,7 +17,7 @@ from schedenv.tuning.tune import best_point
 def export(
     directory: Annotated[Path, typer.Argument(help="The --out directory of a finished run.")],
     to: Annotated[Path, typer.Option("--to", help="Directory to write.")],
-    format: Annotated[  # noqa: A002 - the option's name is part of the command-line contract
+    format: Annotated[
         str, typer.Option("--format", help=f"One of: {', '.join(FORMATS)}.")
     ] = "metaschedule",
 ) -> None:

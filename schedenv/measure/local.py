@@ -21,8 +21,8 @@ from schedenv import tvm_adapter
 from schedenv.errors import WorkerError
 from schedenv.measure import messages, reference
 from schedenv.measure.process import WorkerProcess
-from schedenv.measure.timing import calls_per_sample
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
+from schedenv.measure.timing import calls_per_sample
 from schedenv.space import Point
 from schedenv.tasks import Task
 
@@ -308,9 +308,7 @@ class LocalMeasurer:
             return
         self._finish(job, Status.CRASH, f"worker {ending}", batch)
 
-    def _answer_within(
-        self, worker: WorkerProcess, limit_s: float
-    ) -> messages.Response | None:
+    def _answer_within(self, worker: WorkerProcess, limit_s: float) -> messages.Response | None:
         """The worker's answer; None if it died (`busy` is then false) or is overdue (true)."""
         if worker.connection.poll(limit_s):
             return worker.collect()
@@ -424,4 +422,3 @@ class LocalMeasurer:
         empty = _Batch([], None, None)
         while any(worker.busy for worker in self._workers):
             self._wait(empty)
-

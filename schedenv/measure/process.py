@@ -21,6 +21,8 @@ _serial = itertools.count()
 
 _STDERR_TAIL_BYTES = 2000
 
+WORKER_MODULE = "schedenv.measure.worker"
+
 
 class WorkerProcess:
     """One worker process.
@@ -51,7 +53,7 @@ class WorkerProcess:
                 [
                     sys.executable,
                     "-m",
-                    "schedenv.measure.worker",
+                    WORKER_MODULE,
                     str(child.fileno()),
                     str(setup_file),
                 ],
@@ -87,9 +89,10 @@ class WorkerProcess:
         """Receive the answer that has arrived; None if the worker died instead of answering."""
         self.busy = False
         try:
-            return messages.decode_response(self.connection.recv_bytes())
+            answer: messages.Response = messages.decode_response(self.connection.recv_bytes())
         except (EOFError, ConnectionResetError):
             return None
+        return answer
 
     def kill(self) -> str:
         """Kill the worker and all its children, and reap it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from schedenv.space.point import Point
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How the measurement of a candidate ended. Failure is data, never a sentinel time."""
 
     OK = "ok"

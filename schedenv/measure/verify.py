@@ -23,7 +23,8 @@ def tolerance(dtype: str, reduction_length: int) -> float:
     Rounding errors of a sum of n terms grow like sqrt(n) when the terms are in any order; the
     factor four leaves room for the worst order, the constant for transcendentals.
     """
-    return float(np.finfo(dtype).eps) * (16 + 4 * math.sqrt(reduction_length))
+    epsilon = float(np.finfo(np.dtype(dtype)).eps)
+    return epsilon * (16 + 4 * math.sqrt(reduction_length))
 
 
 def deviation(actual: Sequence[Array], expected: Sequence[Array], tolerated: float) -> float:
@@ -37,7 +38,7 @@ def deviation(actual: Sequence[Array], expected: Sequence[Array], tolerated: flo
         difference = np.abs(got.astype(np.float64) - want)
         if not np.all(np.isfinite(difference)):
             return math.inf
-        scale = max(float(np.max(np.abs(want))), np.finfo(np.float32).tiny)
+        scale = max(float(np.max(np.abs(want))), float(np.finfo(np.float32).tiny))
         worst = max(worst, float(np.max(difference)) / (scale * tolerated))
     return worst
 

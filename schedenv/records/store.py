@@ -60,9 +60,7 @@ class RecordStore:
     def __init__(self, path: Path, fingerprint: str, *, allow_foreign: bool = False) -> None:
         self.path = path
         self.fingerprint = fingerprint
-        self._engine = sa.create_engine(
-            f"sqlite:///{path}", connect_args={"timeout": _LOCK_WAIT_S}
-        )
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": _LOCK_WAIT_S})
         sa.event.listen(self._engine, "connect", _set_pragmas)
         self._guarded(self._open)()
         if not allow_foreign:
@@ -109,9 +107,7 @@ class RecordStore:
         table = schema.records
         query = (
             sa.select(table)
-            .where(
-                table.c.fingerprint == self.fingerprint, table.c.space_version == SPACE_VERSION
-            )
+            .where(table.c.fingerprint == self.fingerprint, table.c.space_version == SPACE_VERSION)
             .order_by(table.c.id)
         )
         if task_hash is not None:
@@ -155,7 +151,7 @@ class RecordStore:
                     f"(it has the tables {', '.join(sorted(tables))}); choose another --out"
                 )
             schema.metadata.create_all(connection)
-            about = dict(connection.execute(sa.select(schema.about)).tuples().all())
+            about: dict[str, str] = dict(connection.execute(sa.select(schema.about)).tuples().all())
             if not about:
                 values = [{"key": "schema_version", "value": str(schema.SCHEMA_VERSION)}]
                 connection.execute(schema.about.insert(), values)

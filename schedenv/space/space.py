@@ -17,7 +17,7 @@ from schedenv.space.knobs import LocationKnob, TileKnob, primes_of
 from schedenv.space.locations import LocationOracle
 from schedenv.space.moves import FactorMove, Move, SetMove, SketchMove
 from schedenv.space.point import Point
-from schedenv.space.sketch import Sketch, read_sketch
+from schedenv.space.sketch import read_sketch
 
 SPACE_VERSION = 1
 """Part of every record's key; raised when the meaning of a point changes."""
@@ -123,6 +123,10 @@ class Space:
             Point(int(row[0]), tuple(int(v) for v in row[1 : 1 + self.sketches[row[0]].width]))
             for row in rows
         ]
+
+    def location_candidates(self, point: Point, knob: LocationKnob) -> tuple[int, ...]:
+        """Legal values of a compute location at a point, ascending; -1, the root, is one."""
+        return self._locations.candidates(self.sketches[point.sketch], knob, point.values)
 
     # -- moves ----------------------------------------------------------------------------------
 

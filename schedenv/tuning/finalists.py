@@ -119,9 +119,7 @@ def interleave(
     return [(kernel.result, tuple(taken)) for kernel, taken in zip(kernels, samples, strict=True)]
 
 
-def confirm(
-    task: Task, hardware: Hardware, finalists: Sequence[Point], seed: int = 0
-) -> Verdict:
+def confirm(task: Task, hardware: Hardware, finalists: Sequence[Point], seed: int = 0) -> Verdict:
     """Time the finalists and the untuned program against each other in a fresh process.
 
     Raises:

@@ -34,7 +34,9 @@ def open_run_dir(path: Path, *, resume: bool) -> Path:
             f"--out {path} already holds a run; continue it with --resume, or choose another --out"
         )
     if resume and not holds_run:
-        raise OutputDirError(f"--out {path} holds no run to resume; leave --resume out to start one")
+        raise OutputDirError(
+            f"--out {path} holds no run to resume; leave --resume out to start one"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -23,7 +23,6 @@ from schedenv.tuning.budget import Budget
 from schedenv.tuning.finalists import Timing, Verdict, best_candidates, confirm
 from schedenv.tuning.loop import Loop, Progress
 
-
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -235,5 +234,3 @@ def best_point(out: Path) -> Point | None:
     """
     text = run_dir.read_json(out / run_dir.BEST)["point"]
     return None if text is None else Point.parse(text)
-
-

@@ -1,0 +1,147 @@
+"""The flat action space of `Edit-v0`: what each number does to a point."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from schedenv.envs.layout import ROLES, Layout
+from schedenv.space import FactorMove, Move, Point, SetMove, SketchMove, Space
+from schedenv.space.knobs import primes_of
+
+STOP = 0
+
+
+@dataclass(frozen=True)
+class _TileAction:
+    """Move the smallest or largest prime of one level to another."""
+
+    tile: int
+    source: int
+    destination: int
+    largest: bool
+
+
+@dataclass(frozen=True)
+class _StepAction:
+    """Go to the next lower or higher value of an annotation (by role) or a location."""
+
+    role: str | None
+    location: int
+    up: bool
+
+
+@dataclass(frozen=True)
+class _SketchAction:
+    """Go to a sketch."""
+
+    sketch: int
+
+
+_Action = _TileAction | _StepAction | _SketchAction
+
+
+class EditActions:
+    """Maps action numbers to moves, for one layout.
+
+    Number 0 is STOP. Then come: go to sketch k; for each tile, ordered pair of levels and choice
+    of smallest or largest prime, move that factor; one step down or up for each annotation and
+    each compute location. A number that has no meaning at a point, or leads to an illegal one, is
+    illegal there.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        pairs = list(itertools.permutations(range(layout.levels), 2))
+        self._table: list[_Action] = [
+            *(_SketchAction(sketch) for sketch in range(layout.sketches)),
+            *(
+                _TileAction(tile, source, destination, largest)
+                for tile in range(layout.tiles)
+                for source, destination in pairs
+                for largest in (False, True)
+            ),
+            *(_StepAction(role, -1, up) for role in ROLES for up in (False, True)),
+            *(
+                _StepAction(None, location, up)
+                for location in range(layout.locations)
+                for up in (False, True)
+            ),
+        ]
+
+    @property
+    def space(self) -> spaces.Discrete:
+        """The Gymnasium space."""
+        return spaces.Discrete(1 + len(self._table))
+
+    def move(self, space: Space, point: Point, action: int) -> Move | None:
+        """The legal move that an action number means at a point; None if it is illegal or STOP."""
+        if action == STOP:
+            return None
+        meaning = self._table[action - 1]
+        match meaning:
+            case _SketchAction():
+                return _sketch_move(space, point, meaning)
+            case _TileAction():
+                move: Move | None = _tile_move(space, point, meaning)
+            case _StepAction():
+                move = _step_move(space, point, meaning)
+        return move if move is not None and space.is_legal_move(point, move) else None
+
+    def mask(self, space: Space, point: Point) -> npt.NDArray[np.bool_]:
+        """Which actions are legal at a point, shape (n,); STOP always is."""
+        legal = [
+            action == STOP or self.move(space, point, action) is not None
+            for action in range(1 + len(self._table))
+        ]
+        return np.array(legal, dtype=np.bool_)
+
+
+def _sketch_move(space: Space, point: Point, action: _SketchAction) -> Move | None:
+    if action.sketch >= len(space.sketches) or action.sketch == point.sketch:
+        return None
+    return SketchMove(point, space.transfer(point, action.sketch))
+
+
+def _tile_move(space: Space, point: Point, action: _TileAction) -> Move | None:
+    sketch = space.sketches[point.sketch]
+    tiles = list(sketch.tiles())
+    if action.tile >= len(tiles):
+        return None
+    tile = tiles[action.tile]
+    if max(action.source, action.destination) >= tile.width:
+        return None
+    primes = primes_of(point.values[tile.start + action.source])
+    # Where both ends are the same prime, one action is enough.
+    if not primes or (action.largest and len(primes) == 1):
+        return None
+    return FactorMove(
+        sketch.knobs.index(tile),
+        tile.start + action.source,
+        tile.start + action.destination,
+        primes[-1 if action.largest else 0],
+    )
+
+
+def _step_move(space: Space, point: Point, action: _StepAction) -> Move | None:
+    sketch = space.sketches[point.sketch]
+    if action.role is not None:
+        knob = next((knob for knob in sketch.choices() if knob.role == action.role), None)
+        if knob is None:
+            return None
+        index, slot = sketch.knobs.index(knob), knob.start
+        options: list[int] = list(range(len(knob.choices)))
+    else:
+        locations = list(sketch.locations())
+        if action.location >= len(locations):
+            return None
+        location = locations[action.location]
+        index, slot = sketch.knobs.index(location), location.start
+        options = list(space.location_candidates(point, location))
+    position = options.index(point.values[slot]) + (1 if action.up else -1)
+    if not 0 <= position < len(options):
+        return None
+    return SetMove(index, slot, point.values[slot], options[position])

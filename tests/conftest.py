@@ -1,0 +1,31 @@
+"""What all tests share: this machine, a tiny task and its space, spaces by name."""
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from schedenv import hardware as hw
+from schedenv.space import Space
+from schedenv.tasks import Task, resolve
+
+
+@pytest.fixture(scope="session")
+def hardware() -> hw.Hardware:
+    return hw.detect()
+
+
+@pytest.fixture(scope="session")
+def space_of(hardware: hw.Hardware) -> Callable[[str], Space]:
+    """The space of a TASK string, made once."""
+    return functools.cache(lambda spec: Space(resolve(spec).mod, hardware))
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> Task:
+    return resolve("gmm:1x32x32x32")
+
+
+@pytest.fixture(scope="session")
+def tiny_space(space_of: Callable[[str], Space]) -> Space:
+    return space_of("gmm:1x32x32x32")
