@@ -29,14 +29,14 @@ class GreedyConfig:
         starts: Descents after a storm, from its best points.
         significance: Largest p-value at which a faster neighbour is accepted.
         worthwhile: A descent does not start at a point that is this many times slower than the
-            best known one.
+            best known one; below the factor at which the measurer stops timing early.
     """
 
     storm: int = 40
     later_storm: int = 24
     starts: int = 3
     significance: float = 0.05
-    worthwhile: float = 3.0
+    worthwhile: float = 1.8
 
 
 class GreedyLocalAgent:
@@ -135,7 +135,7 @@ class GreedyLocalAgent:
             return False
         if _estimate_s(result) >= _estimate_s(centre):
             return False
-        test = mannwhitneyu(result.samples_s, centre.samples_s, alternative="less")
+        test = mannwhitneyu(result.nominal_s, centre.nominal_s, alternative="less")
         return bool(test.pvalue <= self._config.significance)
 
 

@@ -22,22 +22,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from schedenv import tvm_adapter
 from schedenv.errors import MachineError
+from schedenv.fma import FmaKernel, reference_kernel, tile_rows
 from schedenv.hardware import Hardware, kernel_environment, target
-
-if TYPE_CHECKING:
-    from tvm import IRModule
 
 CACHE_VARIABLE = "SCHEDENV_CACHE_DIR"
 # Importing TVM takes 2 seconds on an idle machine and has taken 40 on a loaded one.
 DEADLINE_S = 120.0
 
-_FMA_DEPTH = 256
 _COPY_POOL_BYTES = 512 << 20
 _COPY_WINDOW_BYTES = 8 << 20
 _PATIENCE_S = 0.5
@@ -54,6 +50,7 @@ class Peaks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         one_core_flops_per_s: The same on one core.
         copy_bytes_per_s: Copying memory with all cores, bytes read plus bytes written. Where the
             last cache is larger than 512 MB or an eighth of memory, partly the cache's rate.
+        reference_s: One call of `fma.reference_kernel`, undisturbed.
         measured_at_iso: When, in UTC, as ISO 8601.
         fingerprint: Of the hardware measured.
         tvm_version: Of the apache-tvm that compiled the kernels.
@@ -62,6 +59,7 @@ class Peaks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flops_per_s: float
     one_core_flops_per_s: float
     copy_bytes_per_s: float
+    reference_s: float
     measured_at_iso: str
     fingerprint: str
     tvm_version: str
@@ -111,6 +109,7 @@ def peaks(hardware: Hardware, *, refresh: bool = False) -> Peaks:
         flops_per_s=rates["flops_per_s"],
         one_core_flops_per_s=rates["one_core_flops_per_s"],
         copy_bytes_per_s=rates["copy_bytes_per_s"],
+        reference_s=rates["reference_s"],
         measured_at_iso=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         fingerprint=hardware.fingerprint,
         tvm_version=tvm_version,
@@ -224,7 +223,7 @@ def measure(what: str, hardware: Hardware) -> dict[str, float]:
     """
     if what == "noise":
         return _measure_noise(hardware)
-    one_core, rows = max((_fma_rate(hardware, 1, rows), rows) for rows in _tile_rows(hardware))
+    one_core, rows = max((_fma_rate(hardware, 1, rows), rows) for rows in tile_rows(hardware))
     all_cores = one_core
     for _ in range(_ATTEMPTS):
         # A busy neighbour can hold a core through a whole attempt; good scaling ends the loop.
@@ -234,68 +233,14 @@ def measure(what: str, hardware: Hardware) -> dict[str, float]:
         "one_core_flops_per_s": one_core,
         "flops_per_s": all_cores,
         "copy_bytes_per_s": _copy_rate(hardware),
+        "reference_s": _best_time_s(reference_kernel(hardware).time_s),
     }
-
-
-def _tile_rows(hardware: Hardware) -> tuple[int, ...]:
-    """Heights of register tiles worth trying; each row takes two vector registers.
-
-    32 registers with 512-bit vectors, else 16 (x86-64) or 32 (ARM): enough accumulators to hide
-    the multiply-adds' latency, few enough not to spill. Which one wins differs by processor.
-    """
-    return (8, 12) if hardware.vector_bits == 512 else (4, 6, 8)
-
-
-def _fma_module(threads: int, rows: int, columns: int, repeats: int) -> IRModule:
-    """One register tile of multiply-adds a thread, repeated, on inputs that stay in L1."""
-    from tvm import te
-
-    a = te.placeholder((threads, _FMA_DEPTH, rows), "float32", name="A")
-    b = te.placeholder((threads, _FMA_DEPTH, columns), "float32", name="B")
-    again = te.reduce_axis((0, repeats), name="again")
-    depth = te.reduce_axis((0, _FMA_DEPTH), name="depth")
-    tile = te.compute(
-        (threads, rows, columns),
-        lambda p, i, j: te.sum(a[p, depth, i] * b[p, depth, j], axis=[again, depth]),
-        name="tile",
-    )
-    schedule = tvm_adapter.new_schedule(tvm_adapter.module_from_tensors([a, b, tile]))
-    block = schedule.get_sblock("tile")
-    p, i, j, again_loop, depth_loop = schedule.get_loops(block)
-    schedule.reorder(p, again_loop, depth_loop, i, j)
-    schedule.vectorize(j)
-    schedule.unroll(i)
-    registers = schedule.cache_write(block, 0, "local")
-    schedule.reverse_compute_at(registers, p)
-    if threads > 1:
-        schedule.parallel(p)
-    # Last: the primitives above refuse a block that is no longer the only writer of its buffer.
-    schedule.decompose_reduction(block, again_loop)
-    return schedule.mod
-
-
-def _fma_kernel(hardware: Hardware, threads: int, rows: int, repeats: int) -> Callable[[], None]:
-    """A compiled `_fma_module`, bound to inputs of its own."""
-    import numpy as np
-    import tvm
-
-    columns = 2 * hardware.vector_lanes("float32")
-    module = tvm_adapter.build(_fma_module(threads, rows, columns, repeats), target(hardware))
-    random = np.random.default_rng(0)
-    shapes = [(threads, _FMA_DEPTH, rows), (threads, _FMA_DEPTH, columns), (threads, rows, columns)]
-    tensors = [tvm.runtime.tensor(random.random(shape, dtype=np.float32)) for shape in shapes]
-    function = module["main"]
-    return lambda: function(*tensors)
 
 
 def _fma_rate(hardware: Hardware, threads: int, rows: int) -> float:
     """Best operations per second of `threads` register tiles."""
-    # A few tenths of a millisecond a sample: short against the time slices that a neighbour takes,
-    # or no sample has all cores to itself; long against the microseconds of a call.
-    repeats = 256
-    kernel = _fma_kernel(hardware, threads, rows, repeats)
-    flops = 2 * threads * repeats * _FMA_DEPTH * rows * 2 * hardware.vector_lanes("float32")
-    return flops / _best_time_s(kernel)
+    kernel = FmaKernel(hardware, threads, rows)
+    return kernel.flops / _best_time_s(kernel.time_s)
 
 
 def _copy_rate(hardware: Hardware) -> float:
@@ -325,21 +270,23 @@ def _copy_rate(hardware: Hardware) -> float:
     ]
     turn = 0
 
-    def kernel() -> None:
+    def time_s() -> float:
         nonlocal turn
-        function(*windows[turn % len(windows)])
         turn += 1
+        start_s = time.perf_counter()
+        function(*windows[turn % len(windows)])
+        return time.perf_counter() - start_s
 
-    return 2 * ones.nbytes / _best_time_s(kernel)
+    return 2 * ones.nbytes / _best_time_s(time_s)
 
 
-def _best_time_s(kernel: Callable[[], None]) -> float:
+def _best_time_s(time_s: Callable[[], float]) -> float:
     """The fastest call, sampled until none is 1 % faster for a while."""
-    kernel()
+    time_s()
     best_s = math.inf
     start_s = improved_s = now_s = time.perf_counter()
     while now_s - improved_s < _PATIENCE_S and now_s - start_s < _SAMPLING_S:
-        sample_s = _time_s(kernel)
+        sample_s = time_s()
         now_s = time.perf_counter()
         if sample_s < 0.99 * best_s:
             improved_s = now_s
@@ -348,14 +295,15 @@ def _best_time_s(kernel: Callable[[], None]) -> float:
 
 
 def _measure_noise(hardware: Hardware) -> dict[str, float]:
-    kernels = [_fma_kernel(hardware, hardware.cores, 8, repeats=64) for _ in range(2)]
+    rows = tile_rows(hardware)[0]
+    kernels = [FmaKernel(hardware, hardware.cores, rows, repeats=64) for _ in range(2)]
     times_s: tuple[list[float], list[float]] = ([], [])
     for kernel in kernels:
-        kernel()
+        kernel.time_s()
     for turn in range(_NOISE_ROUNDS):
         # Swapping the order keeps an effect of going first out of the difference.
         for which in (0, 1) if turn % 2 else (1, 0):
-            times_s[which].append(_time_s(kernels[which]))
+            times_s[which].append(kernels[which].time_s())
     deciles = statistics.quantiles(times_s[0] + times_s[1], n=10)
     return {
         "median_a_s": statistics.median(times_s[0]),
@@ -363,12 +311,6 @@ def _measure_noise(hardware: Hardware) -> dict[str, float]:
         "spread": (deciles[-1] - deciles[0]) / deciles[4],
         "samples": _NOISE_ROUNDS,
     }
-
-
-def _time_s(kernel: Callable[[], None]) -> float:
-    start_s = time.perf_counter()
-    kernel()
-    return time.perf_counter() - start_s
 
 
 def _main(arguments: list[str]) -> None:

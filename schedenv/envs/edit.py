@@ -35,8 +35,8 @@ class EditEnv(gym.Env[Observation, np.int64]):
     undone and costs 1.
 
     `info` has the keys `status`, `latency_us`, `speedup` (over the untuned program),
-    `gflops_per_s`, `best_us`, `point`, `trials` (candidates evaluated so far by this environment) and `illegal`.
-    Latency, speed-up and rate are those of the point that the agent stands on.
+    `gflops_per_s`, `best_us`, `point`, `trials` (candidates evaluated so far by this environment)
+    and `illegal`. Latency, speed-up and rate are those of the point that the agent stands on.
 
     Args:
         task: TASK string, as on the command line.

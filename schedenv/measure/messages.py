@@ -6,6 +6,7 @@ import msgspec
 
 from schedenv.hardware import Hardware
 from schedenv.measure.result import Phases, Status
+from schedenv.measure.timing import Look
 from schedenv.space.point import Point
 
 
@@ -17,12 +18,14 @@ class Setup(msgspec.Struct, frozen=True):
         hardware: The machine, for the space and the target.
         data_dir: Where the inputs and expected outputs lie.
         memory_limit_bytes: Address space that the worker may use; None for no limit.
+        undisturbed_s: What the reference kernel takes on the undisturbed machine.
     """
 
     module_json: str
     hardware: Hardware
     data_dir: str
     memory_limit_bytes: int | None
+    undisturbed_s: float
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):
@@ -45,6 +48,13 @@ class Run(msgspec.Struct, frozen=True, tag=True):
     incumbent_s: float | None
 
 
+class LookAgain(msgspec.Struct, frozen=True, tag=True):
+    """Time a job once more; `call_s` is about what a call takes."""
+
+    job: int
+    call_s: float
+
+
 class Sample(msgspec.Struct, frozen=True, tag=True):
     """Take one sample, the mean of `number` calls, of a job that was built and run."""
 
@@ -56,7 +66,7 @@ class Drop(msgspec.Struct, frozen=True, tag=True):
     """Forget all jobs built so far."""
 
 
-Request = Build | Run | Sample | Drop
+Request = Build | Run | LookAgain | Sample | Drop
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -79,11 +89,18 @@ class Ran(msgspec.Struct, frozen=True, tag=True):
     job: int
     status: Status
     reason: str | None = None
-    samples_s: tuple[float, ...] = ()
-    early_stopped: bool = False
+    look: Look | None = None
     max_error: float | None = None
     verify_s: float = 0.0
     run_s: float = 0.0
+
+
+class Looked(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `LookAgain`."""
+
+    job: int
+    look: Look
+    run_s: float
 
 
 class Sampled(msgspec.Struct, frozen=True, tag=True):
@@ -99,7 +116,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Response = Ready | Built | Ran | Sampled | Failed
+Response = Ready | Built | Ran | Looked | Sampled | Failed
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

@@ -48,8 +48,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         point: What was measured.
         status: How it ended.
         reason: Why, in words; None when `status` is OK.
-        samples_s: Every timed sample, seconds a call, in the order taken.
-        estimate_s: `robust_estimate(samples_s)`; None unless `status` is OK.
+        samples_s: Every timed sample, seconds a call, as the clock gave it, in the order taken.
+        nominal_s: The same samples, each divided by how much the reference kernel was slowed down
+            beside it: what they would be on the undisturbed machine. Compare candidates by these.
+        estimate_s: `robust_estimate(nominal_s)`; None unless `status` is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
             the incumbent; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if
@@ -63,6 +65,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     reason: str | None = None
     samples_s: tuple[float, ...] = ()
+    nominal_s: tuple[float, ...] = ()
     estimate_s: float | None = None
     early_stopped: bool = False
     max_error: float | None = None

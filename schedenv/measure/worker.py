@@ -23,6 +23,7 @@ import numpy as np
 from schedenv import hardware as hw
 from schedenv import tvm_adapter
 from schedenv.errors import ConstraintError, IllegalPointError
+from schedenv.fma import reference_kernel
 from schedenv.measure import messages, timing
 from schedenv.measure.result import Phases, Status
 from schedenv.measure.verify import VerificationData, deviation
@@ -40,6 +41,8 @@ class Worker:
         self._space = Space(self._mod, setup.hardware)
         self._arguments = tvm_adapter.arguments(self._mod)
         self._data = VerificationData(Path(setup.data_dir))
+        self._reference = reference_kernel(setup.hardware)
+        self._undisturbed_s = setup.undisturbed_s
         self._jobs: dict[int, Any] = {}
         self._tensors = [self._allocate(inputs) for inputs, _ in self._data.sets]
 
@@ -50,9 +53,12 @@ class Worker:
                 return self._build(request)
             case messages.Run():
                 return self._run(request)
+            case messages.LookAgain():
+                start = time.perf_counter()
+                look = self._timer(request.job).look(request.call_s)
+                return messages.Looked(request.job, look, time.perf_counter() - start)
             case messages.Sample():
-                samples = self._time(self._jobs[request.job], request.job, request.number, 1)
-                return messages.Sampled(request.job, samples[0])
+                return messages.Sampled(request.job, self._time(request.job, request.number))
             case messages.Drop():
                 self._jobs.clear()
                 return messages.Ready()
@@ -100,20 +106,14 @@ class Worker:
                     max_error=error if np.isfinite(error) else None,
                     verify_s=verify_s,
                 )
-            samples, stopped = timing.race(
-                lambda number, repeat: self._time(library, request.job, number, repeat),
-                first_call_s,
-                request.incumbent_s,
-            )
+            look = self._timer(request.job).first_look(first_call_s, request.incumbent_s)
         except Exception as failure:
             return messages.Ran(request.job, Status.RUN_ERROR, tvm_adapter.first_line(failure))
         run_s = time.perf_counter() - start - verify_s
-        if not all(np.isfinite(samples)) or min(samples) <= 0:
-            reason = f"the clock returned {min(samples)} s"
-            return messages.Ran(request.job, Status.NOISY, reason, tuple(samples))
-        return messages.Ran(
-            request.job, Status.OK, None, tuple(samples), stopped, error, verify_s, run_s
-        )
+        status, reason = Status.OK, None
+        if not all(np.isfinite(look.samples_s)) or min(look.samples_s) <= 0:
+            status, reason = Status.NOISY, f"the clock returned {min(look.samples_s)} s"
+        return messages.Ran(request.job, status, reason, look, error, verify_s, run_s)
 
     def _verify(self, library: Any, job: int) -> tuple[float, float]:
         """Run once on poisoned outputs.
@@ -137,11 +137,18 @@ class Worker:
         actual = [tensor.numpy() for tensor in outputs]
         return deviation(actual, expected, self._data.tolerated), call_s
 
-    def _time(self, library: Any, job: int, number: int, repeat: int) -> list[float]:
+    def _timer(self, job: int) -> timing.Timer:
+        return timing.Timer(
+            lambda number: self._time(job, number), self._reference.time_s, self._undisturbed_s
+        )
+
+    def _time(self, job: int, number: int) -> float:
+        """Mean seconds of `number` calls, after one that is not counted."""
         import tvm
 
-        evaluator = library.time_evaluator("main", tvm.cpu(), number=number, repeat=repeat)
-        return [float(sample) for sample in evaluator(*self._set(job)).results]
+        library = self._jobs[job]
+        evaluator = library.time_evaluator("main", tvm.cpu(), number=number, repeat=1)
+        return float(evaluator(*self._set(job)).results[0])
 
     def _set(self, job: int) -> list[Any]:
         return self._tensors[job % len(self._tensors)]

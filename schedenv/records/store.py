@@ -155,9 +155,9 @@ class RecordStore:
             if not about:
                 values = [{"key": "schema_version", "value": str(schema.SCHEMA_VERSION)}]
                 connection.execute(schema.about.insert(), values)
-            elif int(about["schema_version"]) != schema.SCHEMA_VERSION:
+            elif about.get("schema_version") != str(schema.SCHEMA_VERSION):
                 raise ForeignRecordsError(
-                    f"{self.path} has schema version {about['schema_version']}, this schedenv "
+                    f"{self.path} has schema version {about.get('schema_version')}, this schedenv "
                     f"reads version {schema.SCHEMA_VERSION}; upgrade schedenv or choose another "
                     "--out"
                 )
@@ -202,6 +202,8 @@ class RecordStore:
                 ) from error
             except sa.exc.DatabaseError as error:
                 raise CorruptStoreError(self._corrupt(str(error.orig))) from error
+            except msgspec.DecodeError as error:
+                raise CorruptStoreError(self._corrupt(str(error))) from error
 
         return guarded
 

@@ -117,7 +117,9 @@ class Loop:
         self._budget.start()
         fruitless = 0
         while not self._budget.exhausted and fruitless < _FRUITLESS_ASKS:
-            points = self._ask(self._budget.clip(BATCH))
+            # Replayed trials count as spent already; the agent must be asked as it was then.
+            replayed = len(self._unreplayed)
+            points = self._ask(self._budget.clip(BATCH - replayed) + replayed)
             if not points:
                 break
             news = self._serve(points)
@@ -132,6 +134,10 @@ class Loop:
             raise
         except Exception as error:
             raise AgentError(f"the agent {name} raised {type(error).__name__}: {error}") from error
+        if len(points) > count:
+            raise AgentError(
+                f"the agent {name} was asked for at most {count} points and gave {len(points)}"
+            )
         for point in points:
             reason = self._space.explain_illegal(point)
             if reason is not None:

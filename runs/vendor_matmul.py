@@ -1,0 +1,114 @@
+"""Tune a matrix product and time it against ONNX Runtime, interleaved, at equal threads.
+
+    python runs/vendor_matmul.py [--task gmm:1x512x512x512] [--seconds 60] [--seed 0]
+
+Each library runs in its own process; samples alternate in random order, with a pause between
+them, because ONNX Runtime's threads spin for a while after a call. The ratio is that of the lower
+quartiles of all samples, with a paired bootstrap interval over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from schedenv import hardware as hw
+from schedenv.calibration import peaks
+from schedenv.measure.local import LocalMeasurer
+from schedenv.measure.timing import calls_per_sample
+from schedenv.tasks import resolve
+from schedenv.tuning.tune import Request, best_point, tune
+
+ROUNDS = 80
+PAUSE_S = 0.05
+
+
+def ort_process(shape: str, threads: int) -> subprocess.Popen[str]:
+    """Start the server and wait until it has warmed up."""
+    server = Path(__file__).with_name("ort_server.py")
+    process = subprocess.Popen(
+        [sys.executable, str(server), *shape.split("x"), str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+def ort_sample(process: subprocess.Popen[str], calls: int) -> float:
+    """Seconds a call, mean of `calls`."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{calls}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--task", default="gmm:1x512x512x512")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    out = arguments.out or Path("out") / f"vendor-{int(time.time())}"
+    task, hardware = resolve(arguments.task), hw.detect()
+    machine = peaks(hardware)
+    if not (out / "best.json").exists():
+        tune(Request(task, "greedy", None, arguments.seconds, arguments.seed, out), machine)
+    point = best_point(out)
+    assert point is not None, "nothing beat the untuned program"
+
+    samples: dict[str, list[float]] = {"schedenv": [], "onnxruntime": []}
+    vendor = ort_process(task.spec.split(":")[1], hardware.cores)
+    rng = np.random.default_rng(0)
+    with LocalMeasurer(task, hardware, workers=1, seed=1) as measurer:
+        (kernel,) = measurer.load([point])
+        calls = calls_per_sample(kernel.result.estimate_s or 1.0)
+        for _ in range(ROUNDS):
+            for name in rng.permutation(list(samples)):
+                time.sleep(PAUSE_S)
+                ours = name == "schedenv"
+                sample = kernel.sample_s() if ours else ort_sample(vendor, calls)
+                samples[name].append(sample)
+    vendor.terminate()
+
+    ours, theirs = np.array(samples["schedenv"]), np.array(samples["onnxruntime"])
+    picks = rng.integers(ROUNDS, size=(4000, ROUNDS))
+    ratios = np.quantile(theirs[picks], 0.25, axis=1) / np.quantile(ours[picks], 0.25, axis=1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    quartile = {name: float(np.quantile(values, 0.25)) for name, values in samples.items()}
+    report = {
+        "task": task.spec,
+        "threads": hardware.cores,
+        "hardware": hardware.fingerprint,
+        "seconds": arguments.seconds,
+        "seed": arguments.seed,
+        "point": str(point),
+        "schedenv_us": quartile["schedenv"] * 1e6,
+        "onnxruntime_us": quartile["onnxruntime"] * 1e6,
+        "schedenv_gflops_per_s": task.flops / quartile["schedenv"] / 1e9,
+        "onnxruntime_gflops_per_s": task.flops / quartile["onnxruntime"] / 1e9,
+        "peak_gflops_per_s": machine.flops_per_s / 1e9,
+        "speed_relative_to_onnxruntime": {
+            "estimate": quartile["onnxruntime"] / quartile["schedenv"],
+            "low": float(low),
+            "high": float(high),
+        },
+        "rounds": ROUNDS,
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
