@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tvm import IRModule
     from tvm.target import Target
 
-_COMM_REDUCE = 2  # tvm.tirx.IterVar.CommReduce
-
 KNOWN_GOOD_FFI = ">=0.1.14.post0,<0.1.15"
 
 
@@ -125,12 +123,8 @@ def ansor_operators() -> ModuleType:
 def arguments(mod: IRModule) -> tuple[Argument, ...]:
     """The buffer parameters of the function `main`, in calling order."""
     meta_schedule = _meta_schedule()
-    from tvm.s_tir import Schedule
-
     func = mod["main"]
-    schedule = Schedule(mod)
-    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-    written = [region.source for block in blocks for region in schedule.get(block).writes]
+    written = [region.source for block in blocks(mod) for region in block.writes]
     infos = meta_schedule.arg_info.ArgInfo.from_prim_func(func)
     return tuple(
         Argument(
@@ -153,17 +147,59 @@ class Axis:
 
 def block_axes(mod: IRModule, block: str) -> tuple[Axis, ...]:
     """The axes of a block; empty for a block that the unscheduled module does not have."""
-    from tvm.s_tir import Schedule
-
-    schedule = Schedule(mod, error_render_level="none")
-    for child in schedule.get_child_blocks(schedule.get_sblock("root")):
-        found = schedule.get(child)
-        if str(found.name_hint) == block:
+    for candidate in blocks(mod):
+        if str(candidate.name_hint) == block:
             return tuple(
-                Axis(str(axis.var.name), int(axis.iter_type) == _COMM_REDUCE)
-                for axis in found.iter_vars
+                Axis(str(axis.var.name), is_reduction(axis)) for axis in candidate.iter_vars
             )
     return ()
+
+
+def blocks(mod: IRModule) -> list[Any]:
+    """The TIR blocks directly under the root of `main`, in program order."""
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(mod)
+    return [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
+
+
+def is_reduction(axis: Any) -> bool:
+    """Whether an axis of a TIR block is a reduction."""
+    from tvm.tirx import IterVar
+
+    return int(axis.iter_type) == int(IterVar.CommReduce)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a PrimFunc as it was declared, buffer or not.
+
+    Attributes:
+        name: Its name.
+        shape: Extents: numbers, or the text of what is not a constant; None for a scalar.
+        dtype: Its element type.
+    """
+
+    name: str
+    shape: tuple[int | str, ...] | None
+    dtype: str
+
+
+def parameters(mod: IRModule) -> list[Parameter]:
+    """The parameters of `main`, before any of them is known to be usable."""
+    from tvm.tirx import IntImm
+    from tvm.tirx.buffer import BufferType
+
+    return [
+        Parameter(
+            str(param.name),
+            tuple(int(extent) if isinstance(extent, IntImm) else str(extent) for extent in shape)
+            if (shape := param.shape if isinstance(param.ty, BufferType) else None) is not None
+            else None,
+            str(param.dtype),
+        )
+        for param in mod["main"].params
+    ]
 
 
 def count_flops(mod: IRModule) -> float:

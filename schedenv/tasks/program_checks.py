@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from schedenv import tvm_adapter
 from schedenv.errors import ProgramFileError
 from schedenv.tasks.operators import DTYPES, MAX_ELEMENTS
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from schedenv.tvm_adapter import Argument
 
 _NO_OUTPUT = "the program has no output: none of its parameters is written; list the result last"
-_REDUCTION_AXIS = 2  # tvm.tirx.IterVar.CommReduce
 
 
 def check_tensors(spec: str, tensors: Sequence[Any]) -> None:
@@ -57,32 +57,28 @@ def check_buffers(spec: str, mod: IRModule) -> None:
         ProgramFileError: A scalar, a symbolic extent, another dtype, or a buffer that is empty or
             too large for TVM's int32 offsets.
     """
-    from tvm.tirx import IntImm
-    from tvm.tirx.buffer import BufferType
-
-    for param in mod["main"].params:
-        if not isinstance(param.ty, BufferType):
+    for param in tvm_adapter.parameters(mod):
+        if param.shape is None:
             raise ProgramFileError(
-                f"{spec}: the parameter {str(param.name)!r} is not a buffer; only buffers are "
+                f"{spec}: the parameter {param.name!r} is not a buffer; only buffers are "
                 f"supported: make it a constant or a buffer of shape (1,)"
             )
-        shape = list(param.shape)
-        dynamic = [str(extent) for extent in shape if not isinstance(extent, IntImm)]
+        dynamic = [extent for extent in param.shape if isinstance(extent, str)]
         if dynamic:
             raise ProgramFileError(
-                f"{spec}: the shape of {str(param.name)!r} depends on {', '.join(dynamic)}; "
+                f"{spec}: the shape of {param.name!r} depends on {', '.join(dynamic)}; "
                 f"dynamic shapes are not supported: give every extent as a number"
             )
-        elements = math.prod(int(extent) for extent in shape)
+        elements = math.prod(int(extent) for extent in param.shape)
         if not 1 <= elements <= MAX_ELEMENTS:
             raise ProgramFileError(
-                f"{spec}: the buffer {str(param.name)!r} has {elements} elements; "
+                f"{spec}: the buffer {param.name!r} has {elements} elements; "
                 f"expected 1 to {MAX_ELEMENTS}"
             )
-        if str(param.dtype) not in DTYPES:
+        if param.dtype not in DTYPES:
             raise ProgramFileError(
-                f"{spec}: the buffer {str(param.name)!r} has the unsupported dtype "
-                f"{str(param.dtype)!r}; expected {' or '.join(DTYPES)}"
+                f"{spec}: the buffer {param.name!r} has the unsupported dtype "
+                f"{param.dtype!r}; expected {' or '.join(DTYPES)}"
             )
 
 
@@ -105,7 +101,7 @@ def check_dataflow(spec: str, mod: IRModule, arguments: Sequence[Argument]) -> N
         if argument.is_output
     ]
     written: list[Any] = []
-    for block in _blocks(mod):
+    for block in tvm_adapter.blocks(mod):
         for region in block.reads:
             for param in outputs:
                 if region.source.same_as(param) and not _contains(written, param):
@@ -121,23 +117,12 @@ def longest_reduction(mod: IRModule) -> int:
     return max(
         (
             math.prod(
-                int(axis.dom.extent)
-                for axis in block.iter_vars
-                if int(axis.iter_type) == _REDUCTION_AXIS
+                int(axis.dom.extent) for axis in block.iter_vars if tvm_adapter.is_reduction(axis)
             )
-            for block in _blocks(mod)
+            for block in tvm_adapter.blocks(mod)
         ),
         default=1,
     )
-
-
-def _blocks(mod: IRModule) -> Iterator[Any]:
-    """The blocks below the root, in program order."""
-    from tvm.s_tir import Schedule
-
-    schedule = Schedule(mod, error_render_level="none")
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-        yield schedule.get(block)
 
 
 def _contains(sources: Sequence[Any], param: Any) -> bool:
