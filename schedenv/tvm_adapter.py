@@ -177,12 +177,12 @@ class Parameter:
     Attributes:
         name: Its name.
         shape: Extents: numbers, or the text of what is not a constant; None for a scalar.
-        dtype: Its element type.
+        dtype: Its element type; None for a scalar.
     """
 
     name: str
     shape: tuple[int | str, ...] | None
-    dtype: str
+    dtype: str | None
 
 
 def parameters(mod: IRModule) -> list[Parameter]:
@@ -190,16 +190,16 @@ def parameters(mod: IRModule) -> list[Parameter]:
     from tvm.tirx import IntImm
     from tvm.tirx.buffer import BufferType
 
-    return [
-        Parameter(
-            str(param.name),
-            tuple(int(extent) if isinstance(extent, IntImm) else str(extent) for extent in shape)
-            if (shape := param.shape if isinstance(param.ty, BufferType) else None) is not None
-            else None,
-            str(param.dtype),
-        )
-        for param in mod["main"].params
-    ]
+    found = []
+    for param in mod["main"].params:
+        if isinstance(param.ty, BufferType):
+            shape = tuple(
+                int(extent) if isinstance(extent, IntImm) else str(extent) for extent in param.shape
+            )
+            found.append(Parameter(str(param.name), shape, str(param.dtype)))
+        else:
+            found.append(Parameter(str(param.name), None, None))
+    return found
 
 
 def count_flops(mod: IRModule) -> float:
