@@ -64,7 +64,8 @@ def tune(
         resume,
         allow_foreign,
     )
-    peaks = measure_peaks(hw.detect())
+    with Console(stderr=True).status("measuring this machine's peaks (once, some 8 seconds)"):
+        peaks = measure_peaks(hw.detect())
     if as_json:
         outcome = run_tune(request, peaks, Watcher())
         typer.echo(json.dumps(_summary(request, outcome)))
@@ -121,7 +122,9 @@ def _report(request: Request, outcome: Outcome, console: Console) -> None:
     spent = f"{outcome.trials} trials in {duration(outcome.elapsed_s)} ({counts or 'none'})"
     verdict = outcome.verdict
     if verdict is None:
-        console.print(f"interrupted after {spent}; every result is kept. Continue with:")
+        console.print(
+            f"interrupted after {spent}; every result is kept. Continue with:", soft_wrap=True
+        )
         console.print(f"  {resume_command(request)}", soft_wrap=True)
         return
     best = run_dir.read_json(request.out / run_dir.BEST)
@@ -129,7 +132,8 @@ def _report(request: Request, outcome: Outcome, console: Console) -> None:
     if verdict.point == UNTUNED:
         console.print(
             f"[yellow]nothing beat the untuned program[/] ({baseline['latency_us']:.1f} us): "
-            f"{spent}. Try a larger budget:"
+            f"{spent}. Try a larger budget:",
+            soft_wrap=True,
         )
         console.print(f"  {resume_command(request)}", soft_wrap=True)
         return

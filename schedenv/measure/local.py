@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +19,7 @@ from schedenv import tvm_adapter
 from schedenv.calibration import peaks
 from schedenv.errors import WorkerError
 from schedenv.measure import messages, reference
+from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.process import WorkerProcess
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
 from schedenv.measure.timing import CLOSE_FACTOR, calls_per_sample
@@ -28,35 +27,6 @@ from schedenv.space import Point
 from schedenv.tasks import Task
 
 _KILLED_FROM_OUTSIDE = 9
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Deadlines and sizes of the local measurer.
-
-    Attributes:
-        start_s: For a worker to import TVM and set itself up.
-        build_s: For one candidate to be applied and compiled.
-        run_floor_s: Least time that one candidate gets to be verified and timed.
-        run_factor: A candidate gets at least this many times the incumbent's estimate.
-        run_first_s: For a candidate when there is no incumbent yet.
-        builds_per_worker: A worker is replaced after this many builds, before it leaks.
-        start_attempts: A worker that dies this often before it is ready is the machine's fault.
-    """
-
-    start_s: float = 90.0
-    build_s: float = 30.0
-    run_floor_s: float = 4.0
-    run_factor: float = 100.0
-    run_first_s: float = 120.0
-    builds_per_worker: int = 400
-    start_attempts: int = 3
-
-    def run_s(self, incumbent_s: float | None) -> float:
-        """Deadline for verifying and timing one candidate."""
-        if incumbent_s is None:
-            return self.run_first_s
-        return max(self.run_floor_s, self.run_factor * incumbent_s)
 
 
 @dataclass(eq=False)
@@ -138,16 +108,18 @@ class LocalMeasurer:
         self._limits = limits or Limits()
         self._hardware = hardware
         self._next_job = 0
-        self._failed_starts = 0
-        self._workers: list[WorkerProcess] = []
-        self._starting: set[WorkerProcess] = set()
         self._active: dict[WorkerProcess, _Job] = {}
+        self._pool: WorkerPool | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
         try:
             reference.prepare(task, self._scratch, hardware, seed)
-            self._setup_file = self._write_setup(task)
-            for _ in range(workers or hardware.cores):
-                self._start_worker()
+            self._pool = WorkerPool(
+                workers or hardware.cores,
+                self._write_setup(task),
+                self._scratch,
+                hw.kernel_environment(hardware),
+                self._limits,
+            )
         except BaseException:
             self.close()
             raise
@@ -163,15 +135,10 @@ class LocalMeasurer:
         Raises:
             WorkerError: Workers cannot be started.
         """
-        jobs = [_Job(self._next_job + offset, point) for offset, point in enumerate(points)]
-        self._next_job += len(jobs)
-        batch = _Batch(jobs, incumbent_s, on_result, deque(jobs))
-        while batch.pending:
-            self._build_all(batch)
-            self._run_all(batch)
-            self._look_again(batch)
+        batch = self._new_batch(points, incumbent_s, on_result)
+        self._work(batch)
         self._forget_jobs()
-        return [job.result for job in jobs if job.result is not None]
+        return [job.result for job in batch.jobs if job.result is not None]
 
     def load(self, points: Sequence[Point]) -> list[Loaded]:
         """Build, verify and time points, and keep them loaded, so that samples can be taken.
@@ -179,19 +146,20 @@ class LocalMeasurer:
         Meant for a fresh measurer with one worker. What was loaded before is forgotten.
         """
         self._forget_jobs()
-        jobs = [_Job(self._next_job + offset, point) for offset, point in enumerate(points)]
-        self._next_job += len(jobs)
-        batch = _Batch(jobs, None, None, deque(jobs))
-        self._build_all(batch)
-        self._run_all(batch)
-        self._look_again(batch)
-        return [Loaded(self, job) for job in jobs]
+        batch = self._new_batch(points, None, None)
+        self._work(batch)
+        for job in batch.jobs:
+            # A crash of one takes what its worker had loaded along.
+            if job.worker not in self._live.workers and job.result is not None and job.result.ok:
+                job.built, job.result = None, None
+                batch.pending.append(job)
+        self._work(batch)
+        return [Loaded(self, job) for job in batch.jobs]
 
     def close(self) -> None:
         """Kill the workers and remove the scratch directory."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers.clear()
+        if self._pool is not None:
+            self._pool.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -205,15 +173,38 @@ class LocalMeasurer:
     ) -> None:
         self.close()
 
+    @property
+    def _live(self) -> WorkerPool:
+        assert self._pool is not None
+        return self._pool
+
+    def _new_batch(
+        self,
+        points: Sequence[Point],
+        incumbent_s: float | None,
+        on_result: Callable[[Result], None] | None,
+    ) -> _Batch:
+        jobs = [_Job(self._next_job + offset, point) for offset, point in enumerate(points)]
+        self._next_job += len(jobs)
+        return _Batch(jobs, incumbent_s, on_result, deque(jobs))
+
+    def _work(self, batch: _Batch) -> None:
+        """Build and run until every job has a result."""
+        while batch.pending:
+            self._build_all(batch)
+            self._run_all(batch)
+            self._look_again(batch)
+
     # -- building -------------------------------------------------------------------------------
 
     def _build_all(self, batch: _Batch) -> None:
         """Build every pending job; afterwards all workers are ready and idle."""
-        while batch.pending or any(worker.busy for worker in self._workers):
-            for worker in list(self._workers):
+        while batch.pending or self._live.busy:
+            for worker in list(self._live.workers):
                 if not worker.busy and batch.pending:
                     self._recycle_or_build(worker, batch)
-            self._wait(batch)
+            for worker, answer in self._live.wait():
+                self._take_build(worker, answer, batch)
 
     def _recycle_or_build(self, worker: WorkerProcess, batch: _Batch) -> None:
         holds_jobs = any(job.worker is worker and job.result is None for job in batch.jobs)
@@ -225,103 +216,55 @@ class LocalMeasurer:
         self._active[worker] = job
         worker.ask(messages.Build(job.id, job.point), self._limits.build_s)
 
-    def _wait(self, batch: _Batch) -> None:
-        """Wait until a busy worker answers or is overdue, and deal with it."""
-        busy = {worker.connection: worker for worker in self._workers if worker.busy}
-        if not busy:
-            return
-        next_deadline_s = min(worker.deadline_s for worker in busy.values())
-        ready = connection.wait(list(busy), max(0.0, next_deadline_s - time.monotonic()))
-        for answered in ready:
-            worker = busy[answered]  # type: ignore[index]
-            self._take_answer(worker, worker.collect(), batch)
-        for worker in busy.values():
-            if worker.busy and worker.deadline_s <= time.monotonic():
-                self._overdue(worker, batch)
-
-    def _take_answer(
-        self, worker: WorkerProcess, answer: messages.Response | None, batch: _Batch
+    def _take_build(
+        self, worker: WorkerProcess, answer: messages.Response | Ended, batch: _Batch
     ) -> None:
         job = self._active.pop(worker, None)
-        match answer:
-            case messages.Ready():
-                self._starting.discard(worker)
-                self._failed_starts = 0
-            case messages.Built() if job is not None:
-                job.built = answer
-                if answer.status is not Status.OK:
-                    self._finish(job, answer.status, answer.reason, batch)
-            case messages.Failed() if worker in self._starting:
-                self._start_failed(worker, answer.reason, batch)
-            case _:
-                self._died(worker, job, batch)
-
-    def _overdue(self, worker: WorkerProcess, batch: _Batch) -> None:
-        job = self._active.pop(worker, None)
         if job is None:
-            self._start_failed(worker, f"not ready after {self._limits.start_s:g} s", batch)
-            return
-        self._replace(worker, batch)
-        reason = f"not compiled after {self._limits.build_s:g} s"
-        self._finish(job, Status.BUILD_TIMEOUT, reason, batch)
+            # It died idle: nobody is to blame.
+            self._replace(worker, batch)
+        elif isinstance(answer, messages.Built):
+            job.built = answer
+            if answer.status is not Status.OK:
+                self._finish(job, answer.status, answer.reason, batch)
+        elif answer is Ended.OVERDUE:
+            self._replace(worker, batch)
+            reason = f"not compiled after {self._limits.build_s:g} s"
+            self._finish(job, Status.BUILD_TIMEOUT, reason, batch)
+        else:
+            self._died(worker, job, batch)
 
-    def _died(self, worker: WorkerProcess, job: _Job | None, batch: _Batch) -> None:
-        """A worker closed its connection; the job it was working on is to blame, if any."""
-        if worker in self._starting:
-            self._start_failed(worker, "", batch)
-            return
+    def _died(self, worker: WorkerProcess, job: _Job, batch: _Batch) -> None:
+        """A worker closed its connection; the job that it was working on is to blame."""
         by_sigkill = worker.ended_by_signal(_KILLED_FROM_OUTSIDE)
-        ending = self._replace(worker, batch)
-        if job is None:
-            return
+        ending = self._replace(worker, batch, blamed=job)
         if by_sigkill and not job.retried:
             # Nothing in a candidate sends SIGKILL: the kernel or a person did. Try once more.
-            job.retried = True
+            job.retried, job.built = True, None
             batch.pending.append(job)
-            return
-        self._finish(job, Status.CRASH, f"worker {ending}", batch)
+        else:
+            self._finish(job, Status.CRASH, f"worker {ending}", batch)
 
     # -- running --------------------------------------------------------------------------------
 
     def _run_all(self, batch: _Batch) -> None:
         """Verify and time every built job, one at a time."""
         for job in batch.jobs:
-            if job.result is not None or job.built is None or job in batch.pending:
-                continue
             worker = job.worker
-            assert worker is not None
+            if job.result is not None or job.built is None or worker is None:
+                continue
             limit_s = self._limits.run_s(batch.incumbent_s)
             worker.ask(messages.Run(job.id, batch.incumbent_s), limit_s)
-            answer = self._answer_within(worker, limit_s)
+            answer = self._live.wait_for(worker)
             if isinstance(answer, messages.Ran):
                 self._finish_run(job, answer, batch)
-            elif answer is None and worker.busy:
+            elif answer is Ended.OVERDUE:
                 self._replace(worker, batch, blamed=job)
                 reason = f"not verified and timed after {limit_s:.3g} s"
                 self._finish(job, Status.RUN_TIMEOUT, reason, batch)
             else:
-                self._died_running(worker, job, batch)
-            self._settle(batch)
-
-    def _died_running(self, worker: WorkerProcess, job: _Job, batch: _Batch) -> None:
-        by_sigkill = worker.ended_by_signal(_KILLED_FROM_OUTSIDE)
-        ending = self._replace(worker, batch, blamed=job)
-        if by_sigkill and not job.retried:
-            job.retried, job.built = True, None
-            batch.pending.append(job)
-            return
-        self._finish(job, Status.CRASH, f"worker {ending}", batch)
-
-    def _answer_within(self, worker: WorkerProcess, limit_s: float) -> messages.Response | None:
-        """The worker's answer; None if it died (`busy` is then false) or is overdue (true)."""
-        if worker.connection.poll(limit_s):
-            return worker.collect()
-        return None
-
-    def _settle(self, batch: _Batch) -> None:
-        """Wait for replaced workers to be ready: nothing may start up beside a timed run."""
-        while self._starting:
-            self._wait(batch)
+                self._died(worker, job, batch)
+            self._live.settle()
 
     def _finish_run(self, job: _Job, ran: messages.Ran, batch: _Batch) -> None:
         assert job.built is not None
@@ -359,17 +302,18 @@ class LocalMeasurer:
         for job in batch.close:
             assert job.result is not None
             assert job.worker is not None
-            if job.worker in self._workers and _is_close(job.result, batch.incumbent_s):
+            alive = job.worker in self._live.workers
+            if alive and _is_close(job.result, batch.incumbent_s):
                 limit_s = self._limits.run_s(batch.incumbent_s)
                 call_s = job.result.estimate_s or 0.0
                 job.worker.ask(messages.LookAgain(job.id, call_s), limit_s)
-                answer = self._answer_within(job.worker, limit_s)
+                answer = self._live.wait_for(job.worker)
                 if isinstance(answer, messages.Looked):
                     job.result = _add_look(job.result, answer)
                     self._raise_bar(job.result, batch)
                 else:
                     self._replace(job.worker, batch)
-                    self._settle(batch)
+                    self._live.settle()
             self._deliver(job, batch)
         batch.close.clear()
 
@@ -398,7 +342,7 @@ class LocalMeasurer:
         assert job.result is not None
         limit_s = self._limits.run_s(job.result.estimate_s)
         job.worker.ask(messages.Sample(job.id, number), limit_s)
-        answer = self._answer_within(job.worker, limit_s)
+        answer = self._live.wait_for(job.worker)
         if not isinstance(answer, messages.Sampled):
             raise WorkerError(
                 f"the worker comparing finalists gave no sample within {limit_s:.3g} s, "
@@ -421,50 +365,24 @@ class LocalMeasurer:
         path.write_bytes(msgspec.json.encode(setup))
         return path
 
-    def _start_worker(self) -> None:
-        worker = WorkerProcess(
-            self._setup_file,
-            self._scratch,
-            hw.kernel_environment(self._hardware),
-            self._limits.start_s,
-        )
-        self._workers.append(worker)
-        self._starting.add(worker)
-
     def _replace(self, worker: WorkerProcess, batch: _Batch, blamed: _Job | None = None) -> str:
-        """Kill a worker and start another; what it had built is pending again.
-
-        Returns:
-            How the worker ended.
-        """
-        ending = worker.kill()
-        self._workers.remove(worker)
-        self._starting.discard(worker)
-        self._active.pop(worker, None)
+        """Replace a worker; what it had built is pending again. Returns how it ended."""
         for job in batch.jobs:
             if job.worker is worker and job.result is None and job.built and job is not blamed:
                 job.built = None
                 batch.pending.append(job)
-        self._start_worker()
-        return ending
-
-    def _start_failed(self, worker: WorkerProcess, reason: str, batch: _Batch) -> None:
-        self._failed_starts += 1
-        ending = self._replace(worker, batch)
-        if self._failed_starts >= self._limits.start_attempts:
-            raise WorkerError(
-                f"a measurement worker failed to start {self._failed_starts} times in a row "
-                f"({reason or ending}); run: schedenv doctor"
-            )
+        self._active.pop(worker, None)
+        return self._live.replace(worker)
 
     def _forget_jobs(self) -> None:
-        for worker in self._workers:
+        """Free the kernels that idle workers hold; one that fails to is replaced."""
+        for worker in self._live.workers:
             if not worker.busy:
                 worker.ask(messages.Drop(), self._limits.start_s)
-        self._active.clear()
-        empty = _Batch([], None, None)
-        while any(worker.busy for worker in self._workers):
-            self._wait(empty)
+        while self._live.busy:
+            for worker, answer in self._live.wait():
+                if not isinstance(answer, messages.Ready):
+                    self._live.replace(worker)
 
 
 def _is_close(result: Result, incumbent_s: float | None) -> bool:
