@@ -1,13 +1,21 @@
 """What all tests share: this machine, a tiny task and its space, spaces by name."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from schedenv import hardware as hw
 from schedenv.space import Space
 from schedenv.tasks import Task, resolve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the user's cache; the machine is calibrated at most once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCHEDENV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

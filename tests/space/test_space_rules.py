@@ -65,8 +65,8 @@ def test_every_legal_move_leads_to_a_legal_point_and_back(
     point = space.sample(np.random.default_rng(seed))
     moves = space.legal_moves(point)
     assert len(set(moves)) == len(moves)
-    # Every third one: with softmax, each move has locations that only TVM knows.
-    for move in moves[seed % 3 :: 3]:
+    # Some of them: with softmax, each move has locations that only TVM knows.
+    for move in moves[seed % 7 :: 7]:
         moved = move.apply(point)
         assert space.is_legal(moved), f"{move} leads from {point} to {moved}"
         assert move.inverse() in space.legal_moves(moved) or isinstance(move, SketchMove)

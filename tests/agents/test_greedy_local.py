@@ -1,0 +1,137 @@
+"""Greedy local search on landscapes whose optimum is known."""
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+from schedenv_agents.greedy_local import GreedyConfig, GreedyLocalAgent
+from schedenv_agents.random import RandomAgent
+
+from schedenv.measure import Result, Status, robust_estimate
+from schedenv.space import Point, Space
+from schedenv.tuning import Agent
+
+TRIALS = 240
+
+
+def goal(space: Space) -> Point:
+    """The optimum of `distance`: a point somewhere in the middle of the space."""
+    return space.sample(np.random.default_rng(99))
+
+
+def distance(point: Point, goal: Point) -> float:
+    """Squared distance in the logarithms of the slots; another sketch is a little further."""
+    steps = sum(
+        (math.log2(a + 1) - math.log2(b + 1)) ** 2
+        for a, b in zip(point.values, goal.values, strict=True)
+    )
+    return steps + 4.0 * (point.sketch != goal.sketch)
+
+
+def judged(point: Point, latency_s: float, noise: float = 0.005) -> Result:
+    rng = np.random.default_rng(zlib.crc32(str(point).encode()))
+    samples = tuple(float(s) for s in latency_s * (1 + noise * rng.random(10)))
+    return Result(
+        point=point,
+        status=Status.OK,
+        samples_s=samples,
+        nominal_s=samples,
+        estimate_s=robust_estimate(samples),
+    )
+
+
+def best_distance(agent: Agent, space: Space) -> float:
+    """How near to the optimum the agent comes in `TRIALS` trials."""
+    target, best, trials = goal(space), math.inf, 0
+    while trials < TRIALS:
+        points = agent.ask(min(8, TRIALS - trials))
+        assert points
+        trials += len(points)
+        distances = [distance(point, target) for point in points]
+        best = min(best, *distances)
+        agent.tell([judged(p, 1e-6 * (1 + d)) for p, d in zip(points, distances, strict=True)])
+    return best
+
+
+@pytest.fixture(scope="module")
+def one_width_space(tiny_space: Space) -> Space:
+    """A space whose sketches have the same slots, so that distances are defined."""
+    assert len({sketch.width for sketch in tiny_space.sketches}) == 1
+    return tiny_space
+
+
+def test_it_comes_nearer_to_the_optimum_than_random_search_with_equal_trials(
+    one_width_space: Space,
+) -> None:
+    seeds = range(8)
+    greedy = [best_distance(GreedyLocalAgent(one_width_space, s), one_width_space) for s in seeds]
+    random = [best_distance(RandomAgent(one_width_space, s), one_width_space) for s in seeds]
+    assert np.mean(greedy) < 0.5 * np.mean(random)
+
+
+def start_at_the_best_of_a_storm(space: Space) -> tuple[GreedyLocalAgent, str]:
+    """An agent after its storm, about to descend, and its centre."""
+    agent = GreedyLocalAgent(space, 0, GreedyConfig(storm=8, starts=1))
+    storm = agent.ask(8)
+    agent.tell([judged(p, 1e-6 * (2 if n else 1)) for n, p in enumerate(storm)])
+    return agent, str(storm[0])
+
+
+def test_it_descends_from_the_best_point_of_its_storm_through_its_neighbours(
+    tiny_space: Space,
+) -> None:
+    agent, centre = start_at_the_best_of_a_storm(tiny_space)
+    asked = agent.ask(8)
+    assert agent.state_dict()["centre"] == centre
+    assert set(asked) <= set(tiny_space.neighbours(Point.parse(centre)))
+    assert len(set(asked)) == 8
+
+
+def test_it_moves_to_the_best_of_the_faster_neighbours(tiny_space: Space) -> None:
+    agent, _ = start_at_the_best_of_a_storm(tiny_space)
+    asked = agent.ask(8)
+    latencies = [2.0, 0.8, 2.0, 0.5, 0.9, 2.0, 2.0, 2.0]
+    agent.tell([judged(p, 1e-6 * s) for p, s in zip(asked, latencies, strict=True)])
+    assert agent.state_dict()["centre"] == str(asked[3])
+
+
+def test_it_does_not_move_to_a_neighbour_that_is_faster_by_luck(tiny_space: Space) -> None:
+    agent, centre = start_at_the_best_of_a_storm(tiny_space)
+    asked = agent.ask(8)
+    # A lower estimate, from samples that overlap those of the centre.
+    known = agent._centre
+    assert known is not None
+    assert known.estimate_s is not None
+    samples = tuple(s * (0.97 if n < 3 else 1.01) for n, s in enumerate(sorted(known.nominal_s)))
+    lucky = robust_estimate(samples)
+    assert lucky < known.estimate_s
+    results = [
+        Result(
+            point=point,
+            status=Status.OK,
+            samples_s=samples,
+            nominal_s=samples,
+            estimate_s=lucky,
+        )
+        for point in asked
+    ]
+    agent.tell(results)
+    assert agent.state_dict()["centre"] == centre
+
+
+def test_it_does_not_move_to_a_neighbour_that_failed(tiny_space: Space) -> None:
+    agent, centre = start_at_the_best_of_a_storm(tiny_space)
+    agent.tell([Result(point=p, status=Status.CRASH, reason="x") for p in agent.ask(8)])
+    assert agent.state_dict()["centre"] == centre
+
+
+def test_when_every_start_is_used_up_it_storms_again(tiny_space: Space) -> None:
+    agent, centre = start_at_the_best_of_a_storm(tiny_space)
+    neighbours = set(tiny_space.neighbours(Point.parse(centre)))
+    asked = agent.ask(8)
+    while set(asked) <= neighbours:
+        agent.tell([judged(point, 1e-5) for point in asked])
+        asked = agent.ask(8)
+    assert agent.state_dict()["storm_left"] > 0
+    assert agent.state_dict()["centre"] is None

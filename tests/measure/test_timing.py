@@ -1,0 +1,131 @@
+"""How often a candidate is timed, and against what, with scripted clocks."""
+
+import numpy as np
+import pytest
+
+from schedenv.measure import Phases, robust_estimate, timing
+from schedenv.measure.timing import Timer
+
+
+class Machine:
+    """A kernel and the reference kernel on a machine that may be slowed down.
+
+    Attributes:
+        asked: Calls of each sample of the kernel.
+    """
+
+    def __init__(self, call_s: float, slowdown: float = 1.0) -> None:
+        self.call_s, self.slowdown = call_s, slowdown
+        self.asked: list[int] = []
+        self.timer = Timer(self._kernel_s, lambda: 2e-4 * self.slowdown, 2e-4)
+
+    def _kernel_s(self, number: int) -> float:
+        self.asked.append(number)
+        return self.call_s * self.slowdown
+
+
+def test_without_an_incumbent_the_full_protocol_is_run() -> None:
+    machine = Machine(10e-6)
+    look = machine.timer.first_look(20e-6, None)
+    assert look == timing.Look((10e-6,) * 10, 1.0)
+    assert machine.asked == [1, 1, *[50] * 10]
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
+def test_a_first_call_ten_times_slower_than_the_incumbent_is_not_timed_at_all(
+    slowdown: float,
+) -> None:
+    machine = Machine(1e-3, slowdown)
+    look = machine.timer.first_look(1.01e-3 * slowdown, 0.1e-3)
+    assert look == timing.Look((1.01e-3 * slowdown,), slowdown, early_stopped=True)
+    assert machine.asked == []
+
+
+def test_a_slow_first_call_alone_does_not_condemn_for_caches_are_cold() -> None:
+    look = Machine(0.1e-3).timer.first_look(0.9e-3, 0.1e-3)
+    assert not look.early_stopped
+    assert len(look.samples_s) == 10
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
+def test_a_hopeless_candidate_is_stopped_after_two_calls_however_slow_the_machine(
+    slowdown: float,
+) -> None:
+    hopeless, bearable = Machine(0.26e-3, slowdown), Machine(0.24e-3, slowdown)
+    assert hopeless.timer.first_look(0.3e-3, 0.1e-3).early_stopped
+    assert not bearable.timer.first_look(0.3e-3, 0.1e-3).early_stopped
+    assert hopeless.asked == [1, 1]
+    assert len(bearable.asked) == 12
+
+
+def test_one_call_hit_by_a_burst_does_not_condemn() -> None:
+    takes = iter([9e-3])
+    timer = Timer(lambda _: next(takes, 0.1e-3), lambda: 2e-4, 2e-4)
+    look = timer.first_look(0.2e-3, 0.1e-3)
+    assert not look.early_stopped
+    assert set(look.samples_s) == {0.1e-3}
+
+
+def test_the_nominal_samples_are_those_of_the_undisturbed_machine() -> None:
+    quiet, busy = (Machine(0.1e-3, slowdown).timer.look(0.1e-3) for slowdown in (1.0, 2.0))
+    assert busy.slowdown == pytest.approx(2.0)
+    assert busy.samples_s == pytest.approx([0.2e-3] * 10)
+    assert busy.nominal_s == pytest.approx(quiet.nominal_s)
+
+
+def test_every_sample_is_paired_with_one_of_the_reference() -> None:
+    order = []
+
+    def kernel_s(number: int) -> float:
+        order.append("kernel")
+        return 1e-3
+
+    def reference_s() -> float:
+        order.append("reference")
+        return 2e-4
+
+    Timer(kernel_s, reference_s, 2e-4).look(1e-3)
+    assert order == ["kernel", "reference"] * 10
+
+
+def test_a_call_of_more_than_half_a_second_is_timed_once() -> None:
+    machine = Machine(0.6)
+    assert machine.timer.first_look(0.7, None) == timing.Look((0.6,), 1.0)
+    assert machine.timer.first_look(0.7, 0.5) == timing.Look((0.6,), 1.0)
+    assert machine.timer.first_look(0.7, 0.2) == timing.Look((0.6,), 1.0, early_stopped=True)
+    assert machine.asked == [1] * 3
+
+
+@pytest.mark.parametrize(
+    ("call_s", "calls", "samples"),
+    [(3e-6, 167, 10), (0.3e-3, 2, 10), (1e-3, 1, 10), (0.02, 1, 5), (0.4, 1, 3)],
+)
+def test_samples_fill_half_a_millisecond_and_the_lot_a_tenth_of_a_second(
+    call_s: float, calls: int, samples: int
+) -> None:
+    assert timing.calls_per_sample(call_s) == calls
+    assert timing.sample_count(call_s) == samples
+
+
+def test_a_call_too_short_for_the_clock_is_not_timed_for_ever() -> None:
+    assert timing.calls_per_sample(0.0) == 500_000
+
+
+def test_the_estimate_ignores_bursts_that_hit_most_of_the_samples() -> None:
+    quiet = [1.0, 1.01, 1.02, 1.03]
+    assert robust_estimate([*quiet, 5.0, 6.0, 7.0, 8.0]) < 1.03
+    assert robust_estimate([2.0]) == 2.0
+
+
+def test_the_estimate_does_not_reward_one_lucky_sample() -> None:
+    assert robust_estimate([0.1, *[1.0] * 9]) == 1.0
+
+
+def test_the_estimate_does_not_depend_on_the_order_and_scales() -> None:
+    samples = list(np.random.default_rng(0).uniform(1, 2, 21))
+    assert robust_estimate(samples[::-1]) == robust_estimate(samples) == sorted(samples)[5]
+    assert robust_estimate([2 * s for s in samples]) == pytest.approx(2 * robust_estimate(samples))
+
+
+def test_the_total_of_the_phases_is_their_sum() -> None:
+    assert Phases(1.0, 2.0, 4.0, 8.0, 16.0).total_s == 31.0

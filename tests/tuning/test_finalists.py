@@ -1,0 +1,77 @@
+"""What is reported at the end of a run."""
+
+import numpy as np
+import pytest
+
+from schedenv.hardware import Hardware
+from schedenv.measure import Result, Status, robust_estimate
+from schedenv.space import UNTUNED, Point, Space
+from schedenv.tasks import Task
+from schedenv.tuning.finalists import Timing, best_candidates, confirm
+
+from .synthetic import failed, ok
+
+
+def at(number: int) -> Point:
+    return Point(0, (number,))
+
+
+def test_the_best_candidates_are_the_fastest_good_ones() -> None:
+    results = [ok(at(n), latency) for n, latency in enumerate([5.0, 1.0, 4.0, 2.0, 3.0])]
+    assert best_candidates([*results, failed(at(9))], 3) == [at(1), at(3), at(4)]
+
+
+def test_a_candidate_that_was_timed_roughly_is_no_finalist() -> None:
+    rough = Result(
+        point=at(0), status=Status.OK, samples_s=(1.0,), estimate_s=1.0, early_stopped=True
+    )
+    assert best_candidates([rough, ok(at(1), 2.0)]) == [at(1)]
+    assert best_candidates([rough, failed(at(1))]) == []
+
+
+def test_a_timing_is_the_robust_estimate_inside_its_interval() -> None:
+    samples = list(np.random.default_rng(0).normal(1.0, 0.05, 30))
+    timing = Timing.of(samples)
+    assert timing.latency_s == robust_estimate(samples)
+    assert timing.low_s < timing.latency_s < timing.high_s
+    assert timing.samples_s == tuple(samples)
+    assert Timing.of(samples) == timing
+
+
+def test_the_interval_narrows_with_more_samples_and_vanishes_without_noise() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (Timing.of(list(rng.normal(1, 0.05, n))) for n in (10, 1000))
+    assert many.high_s - many.low_s < (few.high_s - few.low_s) / 3
+    assert Timing.of([2.0] * 5) == Timing(2.0, 2.0, 2.0, (2.0,) * 5)
+
+
+def test_about_95_of_100_intervals_hold_the_true_quartile() -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(200):
+        timing = Timing.of(list(rng.uniform(0, 1, 30)))
+        held += timing.low_s <= 0.25 <= timing.high_s
+    assert 175 <= held <= 200
+
+
+def test_the_verdict_on_a_real_machine_has_a_winner_at_least_as_good_as_the_baseline(
+    tiny_task: Task, hardware: Hardware, tiny_space: Space
+) -> None:
+    rng = np.random.default_rng(0)
+    finalists = [tiny_space.sample(rng) for _ in range(2)]
+    verdict = confirm(tiny_task, hardware, finalists)
+    assert verdict.point in [UNTUNED, *finalists]
+    assert verdict.ratios[0] <= verdict.ratios[1] <= verdict.ratios[2]
+    assert len(verdict.tuned.samples_s) >= 2
+    if verdict.point == UNTUNED:
+        assert verdict.ratios == (1.0, 1.0, 1.0)
+        assert verdict.tuned.samples_s == verdict.baseline.samples_s
+
+
+def test_without_finalists_the_untuned_program_wins(tiny_task: Task, hardware: Hardware) -> None:
+    verdict = confirm(tiny_task, hardware, [])
+    assert verdict.point == UNTUNED
+    assert verdict.ratios == (1.0, 1.0, 1.0)
+    assert verdict.max_error is not None
+    assert verdict.max_error < 1
+    assert verdict.baseline.latency_s == pytest.approx(robust_estimate(verdict.baseline.samples_s))
