@@ -9,7 +9,12 @@ from schedenv.errors import InstallError, MachineError
 from schedenv.hardware import Hardware
 
 MACHINE = Hardware("Imaginary 9000", "znver5", 2, 512, 48 << 10, 1 << 20, 32 << 20, 16 << 30)
-RATES = {"flops_per_s": 2e11, "one_core_flops_per_s": 1e11, "copy_bytes_per_s": 1e10}
+RATES = {
+    "flops_per_s": 2e11,
+    "one_core_flops_per_s": 1e11,
+    "copy_bytes_per_s": 1e10,
+    "reference_s": 3e-4,
+}
 
 
 @pytest.fixture(autouse=True)

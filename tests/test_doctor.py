@@ -11,7 +11,7 @@ from schedenv.errors import MachineError
 from schedenv.hardware import Hardware
 
 MACHINE = Hardware("Imaginary 9000", "znver5", 2, 512, 48 << 10, 1 << 20, 32 << 20, 16 << 30)
-PEAKS = calibration.Peaks(2e11, 1e11, 1e10, "2026-01-01T00:00:00+00:00", "f", "0.27.0")
+PEAKS = calibration.Peaks(2e11, 1e11, 1e10, 3e-4, "2026-01-01T00:00:00+00:00", "f", "0.27.0")
 NOISE = calibration.Noise(1.0e-4, 1.01e-4, 0.05, 100)
 
 

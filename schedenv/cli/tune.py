@@ -66,14 +66,21 @@ def tune(
     )
     with Console(stderr=True).status("measuring this machine's peaks (once, some 8 seconds)"):
         peaks = measure_peaks(hw.detect())
-    if as_json:
-        outcome = run_tune(request, peaks, Watcher())
-        typer.echo(json.dumps(_summary(request, outcome)))
-    else:
-        console = Console(highlight=False)
-        with LiveDisplay(console, resolved, peaks) as display:
-            outcome = run_tune(request, peaks, display)
-        _report(request, outcome, console)
+    console = Console(highlight=False)
+    try:
+        if as_json:
+            outcome = run_tune(request, peaks, Watcher())
+            typer.echo(json.dumps(_summary(request, outcome)))
+        else:
+            with LiveDisplay(console, resolved, peaks) as display:
+                outcome = run_tune(request, peaks, display)
+            _report(request, outcome, console)
+    except KeyboardInterrupt:
+        # Before or after the search, which deals with interruptions itself.
+        Console(stderr=True, soft_wrap=True).print(
+            f"interrupted; every result is kept. Continue with:\n  {resume_command(request)}"
+        )
+        raise typer.Exit(130) from None
     if outcome.interrupted_by is not None:
         raise typer.Exit(128 + outcome.interrupted_by)
 
@@ -83,13 +90,13 @@ def _default_out(name: str, agent: str, seed: int) -> Path:
     return Path("out") / f"{slug}-{agent}-{seed}"
 
 
-def resume_command(request: Request) -> str:
-    """The command that continues a run."""
+def resume_command(request: Request, budget_factor: int = 1) -> str:
+    """The command that continues a run, with its budget multiplied."""
     words = ["schedenv", "tune", request.task.name, "--agent", request.agent]
     if request.trials is not None:
-        words += ["--trials", str(request.trials)]
+        words += ["--trials", str(request.trials * budget_factor)]
     if request.seconds is not None:
-        words += ["--seconds", f"{request.seconds:g}"]
+        words += ["--seconds", f"{request.seconds * budget_factor:g}"]
     words += ["--seed", str(request.seed), "--out", str(request.out), "--resume"]
     return shlex.join(words)
 
@@ -135,7 +142,7 @@ def _report(request: Request, outcome: Outcome, console: Console) -> None:
             f"{spent}. Try a larger budget:",
             soft_wrap=True,
         )
-        console.print(f"  {resume_command(request)}", soft_wrap=True)
+        console.print(f"  {resume_command(request, budget_factor=4)}", soft_wrap=True)
         return
     console.print(best["schedule"], style="dim")
     low, ratio, high = verdict.ratios

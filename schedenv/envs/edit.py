@@ -13,7 +13,7 @@ from schedenv.envs import rewards
 from schedenv.envs.actions import STOP, EditActions
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
-from schedenv.errors import MachineError
+from schedenv.errors import IllegalPointError, InputError, MachineError
 from schedenv.measure import Result, Status
 from schedenv.space import Point, Space
 from schedenv.tasks import resolve
@@ -71,7 +71,9 @@ class EditEnv(gym.Env[Observation, np.int64]):
         self._hardware = hw.detect()
         self._points = Space(self._task.mod, self._hardware)
         self._max_steps = max_steps
-        sizes = Layout(**(layout or {}))
+        if max_steps < 1:
+            raise InputError(f"expected max_steps of at least 1, got {max_steps}")
+        sizes = Layout.of(layout or {})
         sizes.check(self._points, self._task.name)
         self._actions = EditActions(sizes)
         self._observe = KnobObservation(sizes)
@@ -89,7 +91,7 @@ class EditEnv(gym.Env[Observation, np.int64]):
         """Start at a random point that works; `options={"point": "0:1,..."}` names one.
 
         Raises:
-            IllegalPointError: The point named is malformed.
+            IllegalPointError: The point named is malformed or not of this space.
             MachineError: No working point was found.
         """
         super().reset(seed=seed)
@@ -97,7 +99,7 @@ class EditEnv(gym.Env[Observation, np.int64]):
         self._best_s = None
         named = (options or {}).get("point")
         candidates = (
-            [Point.parse(named)]
+            [self._legal(Point.parse(named))]
             if named is not None
             else (self._points.sample(self.np_random) for _ in range(_START_ATTEMPTS))
         )
@@ -114,8 +116,18 @@ class EditEnv(gym.Env[Observation, np.int64]):
         )
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Apply one action; see the class for what it pays."""
-        assert self._here is not None, "call reset before step"
+        """Apply one action; see the class for what it pays.
+
+        Raises:
+            gymnasium.error.InvalidAction: The number is not in the action space.
+            gymnasium.error.ResetNeeded: There was no reset.
+        """
+        if self._here is None:
+            raise gym.error.ResetNeeded("call reset before step")
+        if not 0 <= action < int(self._actions.space.n):
+            raise gym.error.InvalidAction(
+                f"expected an action from 0 to {int(self._actions.space.n) - 1}, got {action}"
+            )
         self._steps += 1
         if action == STOP:
             return self._observation(), 0.0, True, False, self._info(Status.OK, illegal=False)
@@ -134,7 +146,8 @@ class EditEnv(gym.Env[Observation, np.int64]):
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are legal now, shape (n,); the name is the one sb3-contrib looks for."""
-        assert self._here is not None, "call reset before action_masks"
+        if self._here is None:
+            raise gym.error.ResetNeeded("call reset before action_masks")
         return self._actions.mask(self._points, self._here.point)
 
     def render(self) -> str | None:
@@ -150,6 +163,12 @@ class EditEnv(gym.Env[Observation, np.int64]):
     def close(self) -> None:
         """Stop the measurement workers."""
         self._source.close()
+
+    def _legal(self, point: Point) -> Point:
+        reason = self._points.explain_illegal(point)
+        if reason is not None:
+            raise IllegalPointError(f"{point} is not a point of {self._task.name}: {reason}")
+        return point
 
     @property
     def _latency_s(self) -> float:

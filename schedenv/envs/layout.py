@@ -6,7 +6,8 @@ everywhere. A task that does not fit is refused with the limit's name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 from schedenv.errors import InputError
 from schedenv.space import ChoiceKnob, LocationKnob, Sketch, Space, TileKnob
@@ -29,6 +30,22 @@ class Layout:
     tiles: int = 12
     levels: int = 4
     locations: int = 6
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, int]) -> Layout:
+        """The default layout with some sizes replaced.
+
+        Raises:
+            InputError: No such size, or one below 1.
+        """
+        known = {field.name for field in fields(cls)}
+        for name, size in sizes.items():
+            if name not in known or size < 1:
+                raise InputError(
+                    f"expected layout sizes of at least 1 for {', '.join(sorted(known))}; "
+                    f"got {name!r}: {size!r}"
+                )
+        return cls(**sizes)
 
     @property
     def slots(self) -> int:

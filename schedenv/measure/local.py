@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,11 +23,12 @@ from schedenv.measure import messages, reference
 from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.process import WorkerProcess
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
-from schedenv.measure.timing import CLOSE_FACTOR, calls_per_sample
+from schedenv.measure.timing import CLOSE_FACTOR, Look, calls_per_sample
 from schedenv.space import Point
 from schedenv.tasks import Task
 
 _KILLED_FROM_OUTSIDE = 9
+_MORE_LOOKS = 2
 
 
 @dataclass(eq=False)
@@ -38,6 +40,7 @@ class _Job:
     built: messages.Built | None = None
     worker: WorkerProcess | None = None
     retried: bool = False
+    looks: list[Look] = field(default_factory=list)
     result: Result | None = None
 
 
@@ -285,6 +288,7 @@ class LocalMeasurer:
                 job.built.phases, verify_s=ran.verify_s, run_s=ran.run_s
             ),
         )
+        job.looks = [look] if look else []
         # Undecided against the incumbent as it was before this candidate.
         close = _is_close(job.result, batch.incumbent_s)
         self._raise_bar(job.result, batch)
@@ -294,28 +298,37 @@ class LocalMeasurer:
             self._deliver(job, batch)
 
     def _look_again(self, batch: _Batch) -> None:
-        """Time the close candidates once more, at another moment, where the ranking is undecided.
+        """Time the close candidates more often, at other moments, where the ranking is undecided.
 
-        A kernel that ran before is not expected to fail; if its worker does, the first look
-        stands.
+        The best of many candidates is the one whose look was luckiest, unless it has to be lucky
+        three times.
         """
+        for _ in range(_MORE_LOOKS):
+            for job in batch.close:
+                self._look_once(job, batch)
         for job in batch.close:
-            assert job.result is not None
-            assert job.worker is not None
-            alive = job.worker in self._live.workers
-            if alive and _is_close(job.result, batch.incumbent_s):
-                limit_s = self._limits.run_s(batch.incumbent_s)
-                call_s = job.result.estimate_s or 0.0
-                job.worker.ask(messages.LookAgain(job.id, call_s), limit_s)
-                answer = self._live.wait_for(job.worker)
-                if isinstance(answer, messages.Looked):
-                    job.result = _add_look(job.result, answer)
-                    self._raise_bar(job.result, batch)
-                else:
-                    self._replace(job.worker, batch)
-                    self._live.settle()
             self._deliver(job, batch)
         batch.close.clear()
+
+    def _look_once(self, job: _Job, batch: _Batch) -> None:
+        """Add a look to a job's result, if it still matters.
+
+        A kernel that ran before is not expected to fail; if its worker does, what is known stands.
+        """
+        worker, result = job.worker, job.result
+        assert result is not None
+        if worker not in self._live.workers or not _is_close(result, batch.incumbent_s):
+            return
+        limit_s = self._limits.run_s(batch.incumbent_s)
+        worker.ask(messages.LookAgain(job.id, result.estimate_s or 0.0), limit_s)
+        answer = self._live.wait_for(worker)
+        if isinstance(answer, messages.Looked):
+            job.looks.append(answer.look)
+            job.result = _with_looks(result, job.looks, answer.run_s)
+            self._raise_bar(job.result, batch)
+        else:
+            self._replace(worker, batch)
+            self._live.settle()
 
     def _deliver(self, job: _Job, batch: _Batch) -> None:
         if batch.on_result is not None and job.result is not None:
@@ -394,12 +407,12 @@ def _is_close(result: Result, incumbent_s: float | None) -> bool:
     )
 
 
-def _add_look(result: Result, looked: messages.Looked) -> Result:
-    nominal_s = result.nominal_s + looked.look.nominal_s
+def _with_looks(result: Result, looks: Sequence[Look], run_s: float) -> Result:
+    """A result with all its looks; the estimate is the median of the looks' estimates."""
     return msgspec.structs.replace(
         result,
-        samples_s=result.samples_s + looked.look.samples_s,
-        nominal_s=nominal_s,
-        estimate_s=robust_estimate(nominal_s),
-        phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + looked.run_s),
+        samples_s=tuple(sample for look in looks for sample in look.samples_s),
+        nominal_s=tuple(sample for look in looks for sample in look.nominal_s),
+        estimate_s=statistics.median(robust_estimate(look.nominal_s) for look in looks),
+        phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
     )

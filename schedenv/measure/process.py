@@ -130,7 +130,9 @@ class WorkerProcess:
         with contextlib.suppress(OSError), self._stderr_file.open("rb") as stderr:
             stderr.seek(max(0, self._stderr_file.stat().st_size - _STDERR_TAIL_BYTES))
             lines = stderr.read().decode(errors="replace").split("\n")
-            return " | ".join(line.strip() for line in lines[-6:] if line.strip())
+            said = [line.strip() for line in lines if line.strip()]
+            # The first lines of a native backtrace and the last of a Python one are what tells.
+            return " | ".join(said if len(said) <= 8 else [*said[:4], "...", *said[-4:]])
         return ""
 
 

@@ -51,7 +51,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         samples_s: Every timed sample, seconds a call, as the clock gave it, in the order taken.
         nominal_s: The same samples, each divided by how much the reference kernel was slowed down
             beside it: what they would be on the undisturbed machine. Compare candidates by these.
-        estimate_s: `robust_estimate(nominal_s)`; None unless `status` is OK.
+        estimate_s: `robust_estimate` of the nominal samples; of a candidate that was looked at
+            several times, the median of the looks' estimates. None unless `status` is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
             the incumbent; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
@@ -20,6 +21,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOCK_WAIT_S = 30
+_CREATE_ATTEMPTS = 8
+_CREATE_PAUSE_S = 0.05
 
 
 class Record(NamedTuple):
@@ -62,7 +65,7 @@ class RecordStore:
         self.fingerprint = fingerprint
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": _LOCK_WAIT_S})
         sa.event.listen(self._engine, "connect", _set_pragmas)
-        self._guarded(self._open)()
+        self._guarded(self._open_patiently)()
         if not allow_foreign:
             self._refuse_foreign()
 
@@ -139,6 +142,17 @@ class RecordStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _open_patiently(self) -> None:
+        """Open, and start over where another process was creating the store meanwhile."""
+        for attempt in range(_CREATE_ATTEMPTS):
+            try:
+                self._open()
+                return
+            except (sa.exc.OperationalError, sa.exc.IntegrityError):
+                if attempt + 1 == _CREATE_ATTEMPTS or not self.path.exists():
+                    raise
+                time.sleep(_CREATE_PAUSE_S * (attempt + 1))
+
     def _open(self) -> None:
         with self._engine.begin() as connection:
             damage = connection.execute(sa.text("PRAGMA quick_check(1)")).scalar()
@@ -151,7 +165,8 @@ class RecordStore:
                     f"(it has the tables {', '.join(sorted(tables))}); choose another --out"
                 )
             schema.metadata.create_all(connection)
-            about: dict[str, str] = dict(connection.execute(sa.select(schema.about)).tuples().all())
+            rows = connection.execute(sa.select(schema.about))
+            about = {str(row.key): str(row.value) for row in rows}
             if not about:
                 values = [{"key": "schema_version", "value": str(schema.SCHEMA_VERSION)}]
                 connection.execute(schema.about.insert(), values)

@@ -142,7 +142,7 @@ class Space:
         """Whether `move` can be applied to `point` and leads to a legal point."""
         try:
             return self.is_legal(move.apply(point))
-        except IllegalPointError:
+        except (IllegalPointError, IndexError):
             return False
 
     def transfer(self, point: Point, sketch: int) -> Point:

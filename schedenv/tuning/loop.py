@@ -144,6 +144,17 @@ class Loop:
                 raise AgentError(f"the agent {name} asked for the illegal point {point}: {reason}")
         return points
 
+    def _tell(self, answers: Sequence[Result]) -> None:
+        try:
+            self._agent.tell(answers)
+        except SchedenvError:
+            raise
+        except Exception as error:
+            raise AgentError(
+                f"the agent {type(self._agent).__name__} raised {type(error).__name__} when told "
+                f"results: {error}"
+            ) from error
+
     def _serve(self, points: Sequence[Point]) -> bool:
         """Answer the agent's points; whether any of them was news to it."""
         forms = [self._space.canonical(point) for point in points]
@@ -165,7 +176,7 @@ class Loop:
             self._unreplayed.discard(form)
             self.progress.repeats += not news
             answers.append(_as_answer(self._known[form], point, repeated=not news))
-        self._agent.tell(answers)
+        self._tell(answers)
         return any(not answer.repeated for answer in answers)
 
     def _keep(self, form: str, result: Result) -> None:

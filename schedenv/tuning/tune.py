@@ -105,11 +105,12 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     run = _describe_run(request, hardware, peaks, space)
     if request.resume:
         run_dir.check_same_run(out, run)
+    # Before the records: a directory that has some must be resumable.
+    run_dir.write_json(out / run_dir.RUN, run)
     watcher.stage("prepare")
     with RecordStore(
         out / run_dir.RECORDS, hardware.fingerprint, allow_foreign=request.allow_foreign
     ) as store:
-        run_dir.write_json(out / run_dir.RUN, run)
         with LocalMeasurer(task, hardware, seed=request.seed) as measurer:
             watcher.stage("baseline")
             untuned = measurer.measure([UNTUNED])[0]

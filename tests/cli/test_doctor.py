@@ -14,7 +14,9 @@ app = typer.Typer()
 app.command()(command.doctor)
 
 MACHINE = Hardware("Imaginary [9000]", "znver5", 2, 512, 48 << 10, 1 << 20, None, 24 << 30)
-PEAKS = Peaks(4.5e11, 2.3e11, 3.6e10, "2026-01-01T00:00:00+00:00", MACHINE.fingerprint, "0.27.0")
+PEAKS = Peaks(
+    4.5e11, 2.3e11, 3.6e10, 3e-4, "2026-01-01T00:00:00+00:00", MACHINE.fingerprint, "0.27.0"
+)
 NOISE = Noise(1.0e-4, 1.01e-4, 0.05, 100)
 VERSIONS = {"python": "3.11.7", "apache-tvm": "0.27.0"}
 GOOD = Check("python", "ok", "3.11.7")

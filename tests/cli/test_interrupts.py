@@ -65,6 +65,7 @@ def test_an_interrupted_run_as_json_prints_one_object(
     assert shlex.split(content["resume"])[-1] == "--resume"
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_resumes_and_stores_no_program_twice(
     tmp_path: Path, start: Any, schedenv: Any, rows: Any
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_run_writes_its_files_and_resuming_measures_only_what_is_new(
     assert len({canonical for _, canonical, _ in second}) == 10
 
 
+@pytest.mark.slow
 def test_the_last_lines_say_what_was_found_and_how_to_go_on(tmp_path: Path, schedenv: Any) -> None:
     out = tmp_path / "run"
     done = schedenv(*RUN, "--trials", 3, "--out", out)
@@ -132,7 +133,7 @@ def test_the_last_lines_say_what_was_found_and_how_to_go_on(tmp_path: Path, sche
         )
 
 
-@pytest.mark.parametrize("function", ["rowsum", "double"])
+@pytest.mark.parametrize("function", ["rowsum", pytest.param("double", marks=pytest.mark.slow)])
 def test_a_program_of_the_user_is_tuned(
     function: str, tmp_path: Path, schedenv: Any, rows: Any
 ) -> None:

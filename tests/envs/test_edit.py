@@ -179,7 +179,6 @@ def test_a_malformed_starting_point_is_refused(scripted_env: EditEnv) -> None:
         scripted_env.reset(options={"point": "x"})
 
 
-@pytest.mark.xfail(raises=IndexError, strict=True, reason="reset does not check a named point")
 @pytest.mark.parametrize("point", ["9:1", "0:1", "0:3,3,3,3"])
 def test_a_named_starting_point_that_is_not_of_the_space_is_refused(
     point: str, scripted_env: EditEnv

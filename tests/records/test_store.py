@@ -165,7 +165,6 @@ for number in range(20):
 """
 
 
-@pytest.mark.xfail(strict=True, reason="RecordStore._open creates the tables without a lock")
 def test_two_processes_may_create_one_store_at_the_same_moment(tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     openers = [

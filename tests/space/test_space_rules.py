@@ -94,7 +94,7 @@ def test_sampling_reaches_every_factorisation_of_a_tile(space_of: SpaceOf) -> No
     assert all(tile.is_legal(factors) for factors in drawn)
 
 
-@pytest.mark.parametrize("spec", ["nrm:1x4x4", "gmm:1x1x2x1"])
+@pytest.mark.parametrize("spec", [pytest.param("nrm:1x4x4", marks=pytest.mark.slow), "gmm:1x1x2x1"])
 def test_moves_reach_every_point_of_a_small_space(spec: str, space_of: SpaceOf) -> None:
     space = space_of(spec)
     found = reachable(space, 10_000)
@@ -152,7 +152,7 @@ def test_the_compute_locations_that_the_space_allows_are_those_that_tvm_keeps(
 # -- canonical forms --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", ["nrm:1x4x4", pytest.param("gmm:1x1x2x1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spec", [pytest.param("gmm:1x1x2x1", marks=pytest.mark.slow), "nrm:1x4x4"])
 def test_points_of_one_canonical_form_and_only_those_have_equal_programs(
     spec: str, space_of: SpaceOf, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -182,7 +182,6 @@ def test_an_agent_that_raises_is_an_agent_error(bench: Bench) -> None:
     assert str(raised.value) == "the agent Broken raised KeyError: 'lost'"
 
 
-@pytest.mark.xfail(strict=True, reason="Loop._serve lets exceptions of tell() through")
 def test_an_agent_that_raises_when_told_is_an_agent_error(
     bench: Bench, points: list[Point]
 ) -> None:
@@ -192,7 +191,7 @@ def test_an_agent_that_raises_when_told_is_an_agent_error(
 
     with pytest.raises(AgentError) as raised:
         bench.run(Deaf([points[:2]]), 4)
-    assert str(raised.value) == "the agent Deaf raised KeyError: 'lost'"
+    assert str(raised.value) == "the agent Deaf raised KeyError when told results: 'lost'"
 
 
 def test_an_agent_that_asks_for_an_illegal_point_is_an_agent_error(
