@@ -42,13 +42,13 @@ class FmaKernel:
 
         columns = 2 * hardware.vector_lanes("float32")
         self.flops = 2 * threads * repeats * _DEPTH * rows * columns
-        module = tvm_adapter.build(_module(threads, rows, columns, repeats), target(hardware))
+        library = tvm_adapter.build(module(threads, rows, columns, repeats), target(hardware))
         random = np.random.default_rng(0)
         shapes = [(threads, _DEPTH, rows), (threads, _DEPTH, columns), (threads, rows, columns)]
         self._tensors = [
             tvm.runtime.tensor(random.random(shape, dtype=np.float32)) for shape in shapes
         ]
-        self._function = module["main"]
+        self._function = library["main"]
 
     def time_s(self) -> float:
         """Seconds of one call."""
@@ -71,7 +71,8 @@ def tile_rows(hardware: Hardware) -> tuple[int, ...]:
     return (8, 12) if hardware.vector_bits == 512 else (4, 6, 8)
 
 
-def _module(threads: int, rows: int, columns: int, repeats: int) -> IRModule:
+def module(threads: int, rows: int, columns: int, repeats: int) -> IRModule:
+    """The program: a tile of rows x columns a thread, `repeats` times over its inputs."""
     from tvm import te
 
     a = te.placeholder((threads, _DEPTH, rows), "float32", name="A")

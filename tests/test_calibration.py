@@ -156,14 +156,12 @@ def test_every_tile_compiles_and_computes_what_it_should(vector_bits):
     import numpy as np
     import tvm
 
-    from schedenv import tvm_adapter
+    from schedenv import fma, tvm_adapter
 
     machine = Hardware(**{**vars(hardware.detect()), "vector_bits": vector_bits})
-    rows = calibration._tile_rows(machine)[0]
+    rows = fma.tile_rows(machine)[0]
     columns = 2 * machine.vector_lanes("float32")
-    module = tvm_adapter.build(
-        calibration._fma_module(2, rows, columns, 3), hardware.target(machine)
-    )
+    module = tvm_adapter.build(fma.module(2, rows, columns, 3), hardware.target(machine))
     random = np.random.default_rng(1)
     a = random.integers(-3, 4, (2, 256, rows)).astype("float32")
     b = random.integers(-3, 4, (2, 256, columns)).astype("float32")
