@@ -3,8 +3,9 @@
     python runs/vendor_matmul.py [--task gmm:1x512x512x512] [--seconds 60] [--seed 0]
 
 Each library runs in its own process; samples alternate in random order, with a pause between
-them, because ONNX Runtime's threads spin for a while after a call. The ratio is that of the lower
-quartiles of all samples, with a paired bootstrap interval over the rounds.
+them, because ONNX Runtime's threads spin for a while after a call. A sample is the mean over a
+burst of some 20 ms, after a burst of as many calls that are not counted. The ratio is that of the
+lower quartiles of all samples, with a paired bootstrap interval over the rounds.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ import numpy as np
 from schedenv import hardware as hw
 from schedenv.calibration import peaks
 from schedenv.measure.local import LocalMeasurer
-from schedenv.measure.timing import calls_per_sample
 from schedenv.tasks import resolve
 from schedenv.tuning.tune import Request, best_point, tune
 
 ROUNDS = 80
 PAUSE_S = 0.05
+BURST_S = 0.02
 
 
 def ort_process(shape: str, threads: int) -> subprocess.Popen[str]:
@@ -74,13 +75,15 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with LocalMeasurer(task, hardware, workers=1, seed=1) as measurer:
         (kernel,) = measurer.load([point])
-        calls = calls_per_sample(kernel.result.estimate_s or 1.0)
+        calls = max(1, round(BURST_S / (kernel.result.estimate_s or 1.0)))
         for _ in range(ROUNDS):
             for name in rng.permutation(list(samples)):
                 time.sleep(PAUSE_S)
-                ours = name == "schedenv"
-                sample = kernel.sample_s() if ours else ort_sample(vendor, calls)
-                samples[name].append(sample)
+                if name == "schedenv":
+                    kernel.sample_s(calls)
+                    samples[name].append(kernel.sample_s(calls))
+                else:
+                    samples[name].append(ort_sample(vendor, calls))
     vendor.terminate()
 
     ours, theirs = np.array(samples["schedenv"]), np.array(samples["onnxruntime"])

@@ -1,7 +1,7 @@
 """A kernel of nothing but multiply-adds.
 
-At its best it shows the machine's arithmetic peak. Timed beside a candidate it shows how disturbed
-the machine is at that moment: a neighbour that takes half of the processor slows both down.
+At its best it shows the machine's arithmetic peak. Timed before a candidate it shows how disturbed
+the machine is at that moment.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FmaKernel:
 
 
 def reference_kernel(hardware: Hardware) -> FmaKernel:
-    """The kernel that candidates are timed beside: on all cores."""
+    """The kernel whose time is recorded with each candidate's: on all cores."""
     return FmaKernel(hardware, hardware.cores, tile_rows(hardware)[0])
 
 

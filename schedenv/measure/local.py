@@ -68,13 +68,16 @@ class Loaded:
         assert self.job.result is not None
         return self.job.result
 
-    def sample_s(self) -> float:
+    def sample_s(self, calls: int | None = None) -> float:
         """Take one more sample, seconds a call.
+
+        Args:
+            calls: How many calls to average; None for as many as the search averages.
 
         Raises:
             WorkerError: The worker died or is overdue.
         """
-        number = calls_per_sample(self.result.estimate_s or 0.0)
+        number = calls or calls_per_sample(self.result.estimate_s or 0.0)
         return self.measurer.sample_s(self.job, number)
 
 
@@ -277,8 +280,8 @@ class LocalMeasurer:
             status=ran.status,
             reason=ran.reason,
             samples_s=look.samples_s if look else (),
-            nominal_s=look.nominal_s if look else (),
-            estimate_s=robust_estimate(look.nominal_s)
+            slowdowns=(look.slowdown,) if look else (),
+            estimate_s=robust_estimate(look.samples_s)
             if look and ran.status is Status.OK
             else None,
             early_stopped=look.early_stopped if look else False,
@@ -412,7 +415,7 @@ def _with_looks(result: Result, looks: Sequence[Look], run_s: float) -> Result:
     return msgspec.structs.replace(
         result,
         samples_s=tuple(sample for look in looks for sample in look.samples_s),
-        nominal_s=tuple(sample for look in looks for sample in look.nominal_s),
-        estimate_s=statistics.median(robust_estimate(look.nominal_s) for look in looks),
+        slowdowns=tuple(look.slowdown for look in looks),
+        estimate_s=statistics.median(robust_estimate(look.samples_s) for look in looks),
         phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
     )

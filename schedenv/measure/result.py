@@ -49,10 +49,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         status: How it ended.
         reason: Why, in words; None when `status` is OK.
         samples_s: Every timed sample, seconds a call, as the clock gave it, in the order taken.
-        nominal_s: The same samples, each divided by how much the reference kernel was slowed down
-            beside it: what they would be on the undisturbed machine. Compare candidates by these.
-        estimate_s: `robust_estimate` of the nominal samples; of a candidate that was looked at
-            several times, the median of the looks' estimates. None unless `status` is OK.
+        slowdowns: For each look at the candidate, how much slower than undisturbed the reference
+            kernel was just before it; shows noise and drift of the machine.
+        estimate_s: `robust_estimate` of the samples; of a candidate that was looked at several
+            times, the median of the looks' estimates. None unless `status` is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
             the incumbent; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if
@@ -66,7 +66,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     reason: str | None = None
     samples_s: tuple[float, ...] = ()
-    nominal_s: tuple[float, ...] = ()
+    slowdowns: tuple[float, ...] = ()
     estimate_s: float | None = None
     early_stopped: bool = False
     max_error: float | None = None

@@ -1,15 +1,15 @@
 """How often a kernel is timed: a cheap first look, repeats only where they can matter.
 
-Every sample of a candidate is paired with one of the reference kernel. The ratio of the reference
-to its undisturbed time says how slow the machine was just then, and the candidate's samples are
-scaled by it: on a shared machine the speed changes by a factor of two within seconds, and
-candidates measured a minute apart could not be compared otherwise.
+Each look also times the reference kernel, so that the records show how disturbed the machine was.
+The samples are not corrected by it: what slows pure arithmetic down (a neighbour on the sibling
+hardware thread, a lower clock) leaves other kernels alone, and correcting those makes them look
+faster than they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -27,6 +27,7 @@ _SAMPLES = 10
 _FEWEST_SAMPLES = 3
 _BUDGET_S = 0.1
 _LONG_CALL_S = 0.5
+_REFERENCES = 4
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Look(msgspec.Struct, frozen=True):
 
     Attributes:
         samples_s: As the clock gave them, seconds a call.
-        slowdown: The reference kernel's time over its undisturbed time, meanwhile.
+        slowdown: The reference kernel's time over its undisturbed time, just before.
         early_stopped: Whether it was cut short because the kernel is clearly too slow.
     """
 
@@ -42,14 +43,9 @@ class Look(msgspec.Struct, frozen=True):
     slowdown: float
     early_stopped: bool = False
 
-    @property
-    def nominal_s(self) -> tuple[float, ...]:
-        """The samples as they would be on the undisturbed machine."""
-        return tuple(sample / self.slowdown for sample in self.samples_s)
-
 
 class Timer:
-    """Times one kernel beside the reference kernel.
+    """Times one kernel, and the reference kernel now and then.
 
     Args:
         kernel_s: `kernel_s(number)` is the mean of that many calls of the kernel.
@@ -74,29 +70,25 @@ class Timer:
             incumbent_s: Estimate of the best candidate so far; None if there is none.
         """
         hopeless_s = math.inf if incumbent_s is None else HOPELESS_FACTOR * incumbent_s
-        slowdown = self._slowdown([self._reference_s()])
-        if first_call_s / slowdown > _COLD_FACTOR * hopeless_s:
+        slowdown = self._slowdown()
+        if first_call_s > _COLD_FACTOR * hopeless_s:
             return Look((first_call_s,), slowdown, early_stopped=True)
-        samples, references = self._pairs(1, 1)
+        samples = [self._kernel_s(1)]
         if samples[0] < _LONG_CALL_S:
-            more = self._pairs(1, 1)
-            samples, references = samples + more[0], references + more[1]
-        look = Look(tuple(samples), self._slowdown(references))
-        call_s = min(look.nominal_s)
-        if call_s > hopeless_s or samples[0] >= _LONG_CALL_S:
-            return msgspec.structs.replace(look, early_stopped=call_s > hopeless_s)
+            samples.append(self._kernel_s(1))
+        call_s = min(samples)
+        if call_s > hopeless_s or call_s >= _LONG_CALL_S:
+            return Look(tuple(samples), slowdown, early_stopped=call_s > hopeless_s)
         return self.look(call_s)
 
     def look(self, call_s: float) -> Look:
         """Time a kernel whose calls are known to last about `call_s`."""
-        samples, references = self._pairs(calls_per_sample(call_s), sample_count(call_s))
-        return Look(tuple(samples), self._slowdown(references))
+        slowdown = self._slowdown()
+        number, count = calls_per_sample(call_s), sample_count(call_s)
+        return Look(tuple(self._kernel_s(number) for _ in range(count)), slowdown)
 
-    def _pairs(self, number: int, count: int) -> tuple[list[float], list[float]]:
-        pairs = [(self._kernel_s(number), self._reference_s()) for _ in range(count)]
-        return [sample for sample, _ in pairs], [reference for _, reference in pairs]
-
-    def _slowdown(self, references: Sequence[float]) -> float:
+    def _slowdown(self) -> float:
+        references = [self._reference_s() for _ in range(_REFERENCES)]
         return robust_estimate(references) / self._undisturbed_s
 
 

@@ -22,7 +22,6 @@ def judged(point: Point) -> Result:
         point=point,
         status=Status.OK,
         samples_s=samples,
-        nominal_s=samples,
         estimate_s=robust_estimate(samples),
     )
 

@@ -36,7 +36,6 @@ def judged(point: Point, latency_s: float, noise: float = 0.005) -> Result:
         point=point,
         status=Status.OK,
         samples_s=samples,
-        nominal_s=samples,
         estimate_s=robust_estimate(samples),
     )
 
@@ -103,7 +102,7 @@ def test_it_does_not_move_to_a_neighbour_that_is_faster_by_luck(tiny_space: Spac
     known = agent._centre
     assert known is not None
     assert known.estimate_s is not None
-    samples = tuple(s * (0.97 if n < 3 else 1.01) for n, s in enumerate(sorted(known.nominal_s)))
+    samples = tuple(s * (0.97 if n < 3 else 1.01) for n, s in enumerate(sorted(known.samples_s)))
     lucky = robust_estimate(samples)
     assert lucky < known.estimate_s
     results = [
@@ -111,7 +110,6 @@ def test_it_does_not_move_to_a_neighbour_that_is_faster_by_luck(tiny_space: Spac
             point=point,
             status=Status.OK,
             samples_s=samples,
-            nominal_s=samples,
             estimate_s=lucky,
         )
         for point in asked

@@ -31,13 +31,10 @@ def test_without_an_incumbent_the_full_protocol_is_run() -> None:
     assert machine.asked == [1, 1, *[50] * 10]
 
 
-@pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
-def test_a_first_call_ten_times_slower_than_the_incumbent_is_not_timed_at_all(
-    slowdown: float,
-) -> None:
-    machine = Machine(1e-3, slowdown)
-    look = machine.timer.first_look(1.01e-3 * slowdown, 0.1e-3)
-    assert look == timing.Look((1.01e-3 * slowdown,), slowdown, early_stopped=True)
+def test_a_first_call_ten_times_slower_than_the_incumbent_is_not_timed_at_all() -> None:
+    machine = Machine(1e-3)
+    look = machine.timer.first_look(1.01e-3, 0.1e-3)
+    assert look == timing.Look((1.01e-3,), 1.0, early_stopped=True)
     assert machine.asked == []
 
 
@@ -47,11 +44,8 @@ def test_a_slow_first_call_alone_does_not_condemn_for_caches_are_cold() -> None:
     assert len(look.samples_s) == 10
 
 
-@pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
-def test_a_hopeless_candidate_is_stopped_after_two_calls_however_slow_the_machine(
-    slowdown: float,
-) -> None:
-    hopeless, bearable = Machine(0.26e-3, slowdown), Machine(0.24e-3, slowdown)
+def test_a_hopeless_candidate_is_stopped_after_two_calls() -> None:
+    hopeless, bearable = Machine(0.26e-3), Machine(0.24e-3)
     assert hopeless.timer.first_look(0.3e-3, 0.1e-3).early_stopped
     assert not bearable.timer.first_look(0.3e-3, 0.1e-3).early_stopped
     assert hopeless.asked == [1, 1]
@@ -66,26 +60,10 @@ def test_one_call_hit_by_a_burst_does_not_condemn() -> None:
     assert set(look.samples_s) == {0.1e-3}
 
 
-def test_the_nominal_samples_are_those_of_the_undisturbed_machine() -> None:
-    quiet, busy = (Machine(0.1e-3, slowdown).timer.look(0.1e-3) for slowdown in (1.0, 2.0))
-    assert busy.slowdown == pytest.approx(2.0)
-    assert busy.samples_s == pytest.approx([0.2e-3] * 10)
-    assert busy.nominal_s == pytest.approx(quiet.nominal_s)
-
-
-def test_every_sample_is_paired_with_one_of_the_reference() -> None:
-    order = []
-
-    def kernel_s(number: int) -> float:
-        order.append("kernel")
-        return 1e-3
-
-    def reference_s() -> float:
-        order.append("reference")
-        return 2e-4
-
-    Timer(kernel_s, reference_s, 2e-4).look(1e-3)
-    assert order == ["kernel", "reference"] * 10
+def test_a_look_says_how_disturbed_the_machine_is_and_leaves_the_samples_alone() -> None:
+    look = Machine(0.1e-3, slowdown=2.0).timer.look(0.1e-3)
+    assert look.slowdown == pytest.approx(2.0)
+    assert look.samples_s == pytest.approx([0.2e-3] * 10)
 
 
 def test_a_call_of_more_than_half_a_second_is_timed_once() -> None:

@@ -31,7 +31,7 @@ results = st.builds(
     status=st.sampled_from(Status),
     reason=st.none() | st.text(max_size=80),
     samples_s=st.lists(seconds, max_size=20).map(tuple),
-    nominal_s=st.lists(seconds, max_size=20).map(tuple),
+    slowdowns=st.lists(seconds, max_size=3).map(tuple),
     estimate_s=st.none() | seconds,
     early_stopped=st.booleans(),
     max_error=st.none() | seconds,

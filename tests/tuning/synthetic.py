@@ -22,7 +22,6 @@ def ok(point: Point, latency_s: float) -> Result:
         point=point,
         status=Status.OK,
         samples_s=samples,
-        nominal_s=samples,
         estimate_s=robust_estimate(samples),
     )
 
