@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gymnasium
 
+MAX_STEPS = 32
+"""Steps after which a registered environment truncates an episode."""
+
 
 def register() -> None:
     """Register every environment id."""
     gymnasium.register(
         id="schedenv/Edit-v0",
         entry_point="schedenv.envs.edit:EditEnv",
-        max_episode_steps=32,
+        max_episode_steps=MAX_STEPS,
         nondeterministic=True,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schedenv import hardware as hw
-from schedenv.envs import rewards
+from schedenv.envs import MAX_STEPS, rewards
 from schedenv.envs.actions import STOP, EditActions
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
@@ -17,8 +17,6 @@ from schedenv.errors import IllegalPointError, InputError, MachineError
 from schedenv.measure import Result, Status
 from schedenv.space import Point, Space
 from schedenv.tasks import resolve
-
-MAX_STEPS = 32
 
 _START_ATTEMPTS = 20
 

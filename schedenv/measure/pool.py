@@ -29,7 +29,7 @@ class Limits:
     """
 
     start_s: float = 90.0
-    build_s: float = 30.0
+    build_s: float = 12.0
     run_floor_s: float = 4.0
     run_factor: float = 100.0
     run_first_s: float = 120.0
