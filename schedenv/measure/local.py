@@ -29,6 +29,7 @@ from schedenv.tasks import Task
 
 _KILLED_FROM_OUTSIDE = 9
 _MORE_LOOKS = 2
+_BUILDS_REMEMBERED = 64
 
 
 @dataclass(eq=False)
@@ -39,6 +40,7 @@ class _Job:
     point: Point
     built: messages.Built | None = None
     worker: WorkerProcess | None = None
+    build_limit_s: float = 0.0
     retried: bool = False
     looks: list[Look] = field(default_factory=list)
     result: Result | None = None
@@ -115,6 +117,7 @@ class LocalMeasurer:
         self._hardware = hardware
         self._next_job = 0
         self._active: dict[WorkerProcess, _Job] = {}
+        self._builds_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
         self._pool: WorkerPool | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
         try:
@@ -220,7 +223,8 @@ class LocalMeasurer:
         job = batch.pending.popleft()
         job.worker = worker
         self._active[worker] = job
-        worker.ask(messages.Build(job.id, job.point), self._limits.build_s)
+        job.build_limit_s = self._limits.built_within_s(self._builds_s)
+        worker.ask(messages.Build(job.id, job.point), job.build_limit_s)
 
     def _take_build(
         self, worker: WorkerProcess, answer: messages.Response | Ended, batch: _Batch
@@ -231,11 +235,13 @@ class LocalMeasurer:
             self._replace(worker, batch)
         elif isinstance(answer, messages.Built):
             job.built = answer
-            if answer.status is not Status.OK:
+            if answer.status is Status.OK:
+                self._builds_s.append(answer.phases.total_s)
+            else:
                 self._finish(job, answer.status, answer.reason, batch)
         elif answer is Ended.OVERDUE:
             self._replace(worker, batch)
-            reason = f"not compiled after {self._limits.build_s:g} s"
+            reason = f"not compiled after {job.build_limit_s:.3g} s"
             self._finish(job, Status.BUILD_TIMEOUT, reason, batch)
         else:
             self._died(worker, job, batch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import connection
@@ -13,6 +14,8 @@ from schedenv.errors import WorkerError
 from schedenv.measure import messages
 from schedenv.measure.process import WorkerProcess
 
+_ENOUGH_BUILDS = 5
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -20,7 +23,12 @@ class Limits:
 
     Attributes:
         start_s: For a worker to import TVM and set itself up.
-        build_s: For one candidate to be applied and compiled.
+        build_s: For one candidate to be applied and compiled, at most.
+        build_first_s: The same, before others are known.
+        build_floor_s: The least that it gets.
+        build_factor: Once some builds are known, a candidate gets this many times their median:
+            a few candidates take a hundred times longer than the others (explicit unrolling),
+            and the whole batch would wait for them.
         run_floor_s: Least time that one candidate gets to be verified and timed.
         run_factor: A candidate gets at least this many times the incumbent's estimate.
         run_first_s: For a candidate when there is no incumbent yet.
@@ -29,12 +37,23 @@ class Limits:
     """
 
     start_s: float = 90.0
-    build_s: float = 12.0
+    build_s: float = 30.0
+    build_first_s: float = 12.0
+    build_floor_s: float = 3.0
+    build_factor: float = 8.0
     run_floor_s: float = 4.0
     run_factor: float = 100.0
     run_first_s: float = 120.0
     builds_per_worker: int = 400
     start_attempts: int = 3
+
+    def built_within_s(self, known_s: Sequence[float]) -> float:
+        """Deadline for building one candidate, given how long others took."""
+        if len(known_s) < _ENOUGH_BUILDS:
+            return min(self.build_s, self.build_first_s)
+        return min(
+            self.build_s, max(self.build_floor_s, self.build_factor * statistics.median(known_s))
+        )
 
     def run_s(self, incumbent_s: float | None) -> float:
         """Deadline for verifying and timing one candidate."""
