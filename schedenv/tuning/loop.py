@@ -92,6 +92,7 @@ class Loop:
             "schedenv": version("schedenv"),
         }
         self.progress = Progress()
+        self._keeping = self._interrupted = False
         self._known: dict[str, Result] = {}
         self._unreplayed: set[str] = set()
         for record in store.records(task.content_hash):
@@ -179,8 +180,28 @@ class Loop:
         self._tell(answers)
         return any(not answer.repeated for answer in answers)
 
+    def interrupt(self) -> None:
+        """End the search from a signal handler, by KeyboardInterrupt.
+
+        While a result is being stored and counted, the exception waits until that is done.
+        """
+        if self._keeping:
+            self._interrupted = True
+        else:
+            raise KeyboardInterrupt
+
     def _keep(self, form: str, result: Result) -> None:
         """Store one result at once, so that no interruption can lose it."""
+        self._keeping = True
+        try:
+            self._store_and_count(form, result)
+        finally:
+            self._keeping = False
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._on_progress(self.progress)
+
+    def _store_and_count(self, form: str, result: Result) -> None:
         elapsed_s = self._budget.elapsed_s
         conditions: dict[str, Any] = {**self._conditions, "load_1min": os.getloadavg()[0]}
         self._store.append(
@@ -189,7 +210,6 @@ class Loop:
         self._known[form] = result
         self._budget.used_trials += 1
         self.progress.add(result, elapsed_s, self._budget.used_trials)
-        self._on_progress(self.progress)
 
 
 def _as_answer(result: Result, point: Point, *, repeated: bool) -> Result:

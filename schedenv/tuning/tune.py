@@ -150,7 +150,7 @@ def _run_interruptibly(loop: Loop) -> int | None:
 
     def interrupt(number: int, _: object) -> None:
         caught.append(number)
-        raise KeyboardInterrupt
+        loop.interrupt()
 
     previous = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
     try:
