@@ -11,6 +11,7 @@ lower quartiles of all samples, with a paired bootstrap interval over the rounds
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ import numpy as np
 
 from schedenv import hardware as hw
 from schedenv.calibration import peaks
+from schedenv.errors import MissingExtraError
 from schedenv.measure.local import LocalMeasurer
 from schedenv.tasks import resolve
 from schedenv.tuning.tune import Request, best_point, tune
@@ -63,6 +65,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     out = arguments.out or Path("out") / f"vendor-{int(time.time())}"
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingExtraError("onnxruntime", "vendor", "the comparison")
     task, hardware = resolve(arguments.task), hw.detect()
     machine = peaks(hardware)
     if not (out / "best.json").exists():

@@ -119,3 +119,12 @@ def test_every_installed_agent_loads_and_asks_for_legal_points(tiny_space: Space
         asked = point.load()(tiny_space, 0).ask(3)
         assert 1 <= len(asked) <= 3
         assert all(isinstance(one, Point) and tiny_space.is_legal(one) for one in asked)
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it() -> None:
+    from schedenv.errors import MissingExtraError
+
+    assert str(MissingExtraError("onnxruntime", "vendor", "the comparison")) == (
+        "the comparison needs the package 'onnxruntime', which is not installed; "
+        "run: pip install 'schedenv[vendor]'"
+    )
