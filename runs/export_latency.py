@@ -24,11 +24,13 @@ import numpy as np
 import tvm
 
 from schedenv import tvm_adapter
+from schedenv.measure import robust_estimate
 from schedenv.measure.timing import calls_per_sample
 from schedenv.records.export import export_metaschedule
 from schedenv.space import Space
 from schedenv.tasks import resolve
 from schedenv.tuning import run_dir
+from schedenv.tuning.finalists import paired_ratio
 from schedenv.tuning.tune import best_point
 
 ROUNDS = 100
@@ -66,18 +68,12 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name in rng.permutation(list(timers)):
             samples[name].append(timers[name](*tensors).results[0])
-    ours, theirs = (np.array(samples[name]) for name in ("schedenv", "plain TVM"))
-    picks = rng.integers(ROUNDS, size=(4000, ROUNDS))
-    ratios = np.quantile(theirs[picks], 0.25, axis=1) / np.quantile(ours[picks], 0.25, axis=1)
+    low, ratio, high = paired_ratio(samples["plain TVM"], samples["schedenv"])
     report = {
         "task": task.spec,
-        "schedenv_us": float(np.quantile(ours, 0.25)) * 1e6,
-        "plain_tvm_us": float(np.quantile(theirs, 0.25)) * 1e6,
-        "plain_tvm_over_schedenv": {
-            "estimate": float(np.quantile(theirs, 0.25) / np.quantile(ours, 0.25)),
-            "low": float(np.quantile(ratios, 0.025)),
-            "high": float(np.quantile(ratios, 0.975)),
-        },
+        "schedenv_us": robust_estimate(samples["schedenv"]) * 1e6,
+        "plain_tvm_us": robust_estimate(samples["plain TVM"]) * 1e6,
+        "plain_tvm_over_schedenv": {"estimate": ratio, "low": low, "high": high},
     }
     print(json.dumps(report, indent=2))
 

@@ -24,8 +24,10 @@ import numpy as np
 from schedenv import hardware as hw
 from schedenv.calibration import peaks
 from schedenv.errors import MissingExtraError
+from schedenv.measure import robust_estimate
 from schedenv.measure.local import LocalMeasurer
 from schedenv.tasks import resolve
+from schedenv.tuning.finalists import paired_ratio
 from schedenv.tuning.tune import Request, best_point, tune
 
 ROUNDS = 80
@@ -90,11 +92,8 @@ def main() -> None:
                     samples[name].append(ort_sample(vendor, calls))
     vendor.terminate()
 
-    ours, theirs = np.array(samples["schedenv"]), np.array(samples["onnxruntime"])
-    picks = rng.integers(ROUNDS, size=(4000, ROUNDS))
-    ratios = np.quantile(theirs[picks], 0.25, axis=1) / np.quantile(ours[picks], 0.25, axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    quartile = {name: float(np.quantile(values, 0.25)) for name, values in samples.items()}
+    low, ratio, high = paired_ratio(samples["onnxruntime"], samples["schedenv"])
+    quartile = {name: robust_estimate(values) for name, values in samples.items()}
     report = {
         "task": task.spec,
         "threads": hardware.cores,
@@ -108,9 +107,9 @@ def main() -> None:
         "onnxruntime_gflops_per_s": task.flops / quartile["onnxruntime"] / 1e9,
         "peak_gflops_per_s": machine.flops_per_s / 1e9,
         "speed_relative_to_onnxruntime": {
-            "estimate": quartile["onnxruntime"] / quartile["schedenv"],
-            "low": float(low),
-            "high": float(high),
+            "estimate": ratio,
+            "low": low,
+            "high": high,
         },
         "rounds": ROUNDS,
     }

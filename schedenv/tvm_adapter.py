@@ -307,7 +307,7 @@ def replay(mod: IRModule, instructions: Sequence[Any], decisions: Mapping[Any, A
     from tvm.s_tir import Schedule, Trace
 
     schedule = Schedule(mod, seed=1, debug_mask="none", error_render_level="none")
-    # tvm's ScheduleError has no stable import path; RuntimeError is its stable base.
+    # TVM refuses with exceptions of many kinds; whichever it is, this point cannot be applied.
     try:
         Trace(list(instructions), dict(decisions)).apply_to_schedule(schedule, remove_postproc=True)
     except Exception as error:

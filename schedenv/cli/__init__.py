@@ -53,6 +53,3 @@ def main() -> None:
         console.print("[bold red]error:[/]", end=" ")
         console.print(str(error), markup=False)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; what was measured is kept")
-        sys.exit(130)

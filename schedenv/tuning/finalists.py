@@ -74,6 +74,29 @@ class Verdict:
     max_error: float | None
 
 
+def paired_ratio(
+    numerator_s: Sequence[float], denominator_s: Sequence[float], seed: int = 0
+) -> tuple[float, float, float]:
+    """Ratio of two interleaved timings' estimates, with its 95 % paired bootstrap interval.
+
+    Args:
+        numerator_s: Samples of the numerator, one a round.
+        denominator_s: Samples of the denominator, of the same rounds.
+        seed: Of the bootstrap.
+
+    Returns:
+        Low end, estimate and high end.
+    """
+    numerator, denominator = np.asarray(numerator_s), np.asarray(denominator_s)
+    rng = np.random.default_rng(seed)
+    rounds = rng.integers(len(numerator), size=(_BOOTSTRAPS, len(numerator)))
+    draws = np.quantile(numerator[rounds], 0.25, axis=1) / np.quantile(
+        denominator[rounds], 0.25, axis=1
+    )
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), robust_estimate(numerator_s) / robust_estimate(denominator_s), float(high)
+
+
 def best_candidates(results: Sequence[Result], count: int = FINALISTS) -> list[Point]:
     """The points of the fastest verified results."""
     ranked = sorted(

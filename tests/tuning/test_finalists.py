@@ -7,7 +7,7 @@ from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
-from schedenv.tuning.finalists import Timing, best_candidates, confirm
+from schedenv.tuning.finalists import Timing, best_candidates, confirm, paired_ratio
 
 from .synthetic import failed, ok
 
@@ -75,3 +75,19 @@ def test_without_finalists_the_untuned_program_wins(tiny_task: Task, hardware: H
     assert verdict.max_error is not None
     assert verdict.max_error < 1
     assert verdict.baseline.latency_s == pytest.approx(robust_estimate(verdict.baseline.samples_s))
+
+
+def test_the_ratio_of_paired_timings_is_not_moved_by_drift_that_hits_both() -> None:
+    rng = np.random.default_rng(0)
+    drift = np.repeat([1.0, 2.0], 40)
+    ours = 1e-3 * drift * rng.uniform(1.0, 1.02, 80)
+    theirs = 1.5e-3 * drift * rng.uniform(1.0, 1.02, 80)
+    low, ratio, high = paired_ratio(list(theirs), list(ours))
+    assert low <= ratio <= high
+    assert low > 1.45
+    assert high < 1.55
+
+
+def test_equal_samples_have_the_ratio_one() -> None:
+    samples = list(np.random.default_rng(1).uniform(1, 2, 30))
+    assert paired_ratio(samples, samples) == (1.0, 1.0, 1.0)
