@@ -124,7 +124,7 @@ def test_the_last_lines_say_what_was_found_and_how_to_go_on(tmp_path: Path, sche
     if best["point"] is None:
         assert lines[-2].startswith("nothing beat the untuned program (")
         assert lines[-1] == (
-            f"  schedenv tune {TASK} --agent random --trials 3 --seed 1 --out {out} --resume"
+            f"  schedenv tune {TASK} --agent random --trials 12 --seed 1 --out {out} --resume"
         )
     else:
         assert lines[-2].startswith(f"{TASK}: {best['tuned']['latency_us']:.1f} us (95 % ")
