@@ -55,6 +55,19 @@ class LookAgain(msgspec.Struct, frozen=True, tag=True):
     call_s: float
 
 
+class Acquire(msgspec.Struct, frozen=True, tag=True):
+    """Wait for a device of a fleet, for the next `Run`.
+
+    Attributes:
+        session_s: How long the device may be held.
+        keep: Whether it is held from the next `Run` until `Drop`, for several runs; otherwise it
+            is given back after one.
+    """
+
+    session_s: float
+    keep: bool = False
+
+
 class Sample(msgspec.Struct, frozen=True, tag=True):
     """Take one sample, the mean of `number` calls, of a job that was built and run."""
 
@@ -67,6 +80,7 @@ class Drop(msgspec.Struct, frozen=True, tag=True):
 
 
 Request = Build | Run | LookAgain | Sample | Drop
+DeviceRequest = Request | Acquire
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -110,14 +124,34 @@ class Sampled(msgspec.Struct, frozen=True, tag=True):
     sample_s: float
 
 
+class Acquired(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Acquire`: the device's address, such as `127.0.0.1:9091`."""
+
+    device: str
+
+
+class Lost(msgspec.Struct, frozen=True, tag=True):
+    """The device, not the job, failed; instead of any answer that needs a device.
+
+    Attributes:
+        reason: What happened.
+        fatal: Whether waiting for another device is pointless: none came in time, or the fleet is
+            not what it should be.
+    """
+
+    reason: str
+    fatal: bool = False
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """The worker itself failed: its set-up, or a request that it cannot serve."""
 
     reason: str
 
 
-Response = Ready | Built | Ran | Looked | Sampled | Failed
+Response = Ready | Built | Ran | Looked | Sampled | Acquired | Lost | Failed
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode
+decode_device_request = msgspec.json.Decoder(DeviceRequest).decode
 decode_response = msgspec.json.Decoder(Response).decode

@@ -78,6 +78,7 @@ class WorkerPool:
         scratch_dir: Where their standard error goes.
         environment: Variables set on top of this process's own.
         limits: Deadlines.
+        module: What the workers run; None for the local measurer's.
 
     Attributes:
         workers: Those alive, as far as known.
@@ -90,7 +91,9 @@ class WorkerPool:
         scratch_dir: Path,
         environment: Mapping[str, str],
         limits: Limits,
+        module: str | None = None,
     ) -> None:
+        self._module = module
         self._setup_file, self._scratch_dir = setup_file, scratch_dir
         self._environment, self._limits = environment, limits
         self._starting: set[WorkerProcess] = set()
@@ -165,7 +168,11 @@ class WorkerPool:
 
     def _start(self) -> None:
         worker = WorkerProcess(
-            self._setup_file, self._scratch_dir, self._environment, self._limits.start_s
+            self._setup_file,
+            self._scratch_dir,
+            self._environment,
+            self._limits.start_s,
+            self._module,
         )
         self.workers.append(worker)
         self._starting.add(worker)

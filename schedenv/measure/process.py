@@ -32,6 +32,7 @@ class WorkerProcess:
         scratch_dir: Where its standard error goes.
         environment: Variables set on top of this process's own.
         start_timeout_s: Deadline for its first message, `Ready`.
+        module: What it runs; None for `WORKER_MODULE`.
 
     Attributes:
         busy: Whether an answer is due.
@@ -45,6 +46,7 @@ class WorkerProcess:
         scratch_dir: Path,
         environment: Mapping[str, str],
         start_timeout_s: float,
+        module: str | None = None,
     ) -> None:
         self._stderr_file = scratch_dir / f"worker-{next(_serial)}.stderr"
         self.connection, child = Pipe()
@@ -53,7 +55,7 @@ class WorkerProcess:
                 [
                     sys.executable,
                     "-m",
-                    WORKER_MODULE,
+                    module or WORKER_MODULE,
                     str(child.fileno()),
                     str(setup_file),
                 ],
@@ -74,7 +76,7 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid
 
-    def ask(self, request: messages.Request, timeout_s: float) -> None:
+    def ask(self, request: messages.DeviceRequest, timeout_s: float) -> None:
         """Send a request whose answer is due within `timeout_s`.
 
         A worker that is already dead is noticed when the answer is collected, not here.
