@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from schedenv import hardware as hw
 from schedenv import tvm_adapter
@@ -17,6 +16,7 @@ from schedenv.space.knobs import LocationKnob, TileKnob, primes_of
 from schedenv.space.locations import LocationOracle
 from schedenv.space.moves import FactorMove, Move, SetMove, SketchMove
 from schedenv.space.point import Point
+from schedenv.space.search_space import SearchSpace
 from schedenv.space.sketch import read_sketch
 
 SPACE_VERSION = 1
@@ -25,7 +25,7 @@ SPACE_VERSION = 1
 _CANONICAL_CACHE = 1 << 16
 
 
-class Space:
+class Space(SearchSpace):
     """All points of one module on one machine.
 
     Invariants, property-tested: a legal point survives TVM unchanged (its decisions read back
@@ -106,24 +106,6 @@ class Space:
                 return f"{knob.name}: {list(values)} is not one of its {knob.count()} values"
         return None
 
-    def is_legal(self, point: Point) -> bool:
-        """Whether TVM would keep every decision of `point` as it is."""
-        return self.explain_illegal(point) is None
-
-    def encode(self, points: Sequence[Point]) -> npt.NDArray[np.int32]:
-        """Points as rows of (sketch, values..., padding of zeros), shape (n, 1 + width)."""
-        rows = np.zeros((len(points), 1 + self.width), dtype=np.int32)
-        for row, point in zip(rows, points, strict=True):
-            row[: 1 + len(point.values)] = point.vector
-        return rows
-
-    def decode(self, rows: npt.NDArray[np.int32]) -> list[Point]:
-        """The points that `encode` was given."""
-        return [
-            Point(int(row[0]), tuple(int(v) for v in row[1 : 1 + self.sketches[row[0]].width]))
-            for row in rows
-        ]
-
     def location_candidates(self, point: Point, knob: LocationKnob) -> tuple[int, ...]:
         """Legal values of a compute location at a point, ascending; -1, the root, is one."""
         return self._locations.candidates(self.sketches[point.sketch], knob, point.values)
@@ -133,17 +115,6 @@ class Space:
     def legal_moves(self, point: Point) -> list[Move]:
         """Every single edit that leads to a legal point, in a fixed order."""
         return [move for move in self._moves(point) if self._keeps_locations(point, move)]
-
-    def neighbours(self, point: Point) -> list[Point]:
-        """The points one legal move away."""
-        return [move.apply(point) for move in self.legal_moves(point)]
-
-    def is_legal_move(self, point: Point, move: Move) -> bool:
-        """Whether `move` can be applied to `point` and leads to a legal point."""
-        try:
-            return self.is_legal(move.apply(point))
-        except (IllegalPointError, IndexError):
-            return False
 
     def transfer(self, point: Point, sketch: int) -> Point:
         """`point` expressed in another sketch: knobs of the same name keep their values.
@@ -229,23 +200,6 @@ class Space:
             return tvm_adapter.structural_hash(self.apply(point).mod)
         except ConstraintError:
             return f"refused {point}"
-
-    # -- text -----------------------------------------------------------------------------------
-
-    def describe(self, point: Point) -> str:
-        """The point as a person would read it, one knob a line."""
-        sketch = self.sketches[point.sketch]
-        lines = [f"sketch {point.sketch} of {len(self.sketches)}"]
-        for knob in sketch.knobs:
-            values = point.values[knob.start : knob.start + knob.width]
-            if isinstance(knob, TileKnob):
-                text = " x ".join(map(str, values))
-            elif isinstance(knob, LocationKnob):
-                text = {-2: "inlined", -1: "root"}.get(values[0], f"loop {values[0]}")
-            else:
-                text = str(knob.choices[values[0]] or "off")
-            lines.append(f"  {knob.name:<24} {text}")
-        return "\n".join(lines)
 
 
 def _factor_moves(index: int, knob: TileKnob, values: Sequence[int]) -> Iterator[FactorMove]:
