@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from schedenv.measure import Result
-from schedenv.space import Point, Space
+from schedenv.space import Point, SearchSpace
 
 
 class RandomAgent:
@@ -19,7 +19,7 @@ class RandomAgent:
         seed: Of the draws.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space = space
         self._rng = np.random.default_rng(seed)
         self._told = 0

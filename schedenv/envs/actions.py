@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from schedenv.envs.layout import ROLES, Layout
-from schedenv.space import FactorMove, Move, Point, SetMove, SketchMove, Space
+from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove, SketchMove
 from schedenv.space.knobs import primes_of
 
 STOP = 0
@@ -77,21 +77,21 @@ class EditActions:
         """The Gymnasium space."""
         return spaces.Discrete(1 + len(self._table))
 
-    def move(self, space: Space, point: Point, action: int) -> Move | None:
+    def move(self, space: SearchSpace, point: Point, action: int) -> Move | None:
         """The legal move that an action number means at a point; None if it is illegal or STOP."""
         if action == STOP:
             return None
         meaning = self._table[action - 1]
         match meaning:
             case _SketchAction():
-                return _sketch_move(space, point, meaning)
+                move: Move | None = _sketch_move(space, point, meaning)
             case _TileAction():
-                move: Move | None = _tile_move(space, point, meaning)
+                move = _tile_move(space, point, meaning)
             case _StepAction():
                 move = _step_move(space, point, meaning)
         return move if move is not None and space.is_legal_move(point, move) else None
 
-    def mask(self, space: Space, point: Point) -> npt.NDArray[np.bool_]:
+    def mask(self, space: SearchSpace, point: Point) -> npt.NDArray[np.bool_]:
         """Which actions are legal at a point, shape (n,); STOP always is."""
         legal = [
             action == STOP or self.move(space, point, action) is not None
@@ -100,13 +100,13 @@ class EditActions:
         return np.array(legal, dtype=np.bool_)
 
 
-def _sketch_move(space: Space, point: Point, action: _SketchAction) -> Move | None:
+def _sketch_move(space: SearchSpace, point: Point, action: _SketchAction) -> Move | None:
     if action.sketch >= len(space.sketches) or action.sketch == point.sketch:
         return None
     return SketchMove(point, space.transfer(point, action.sketch))
 
 
-def _tile_move(space: Space, point: Point, action: _TileAction) -> Move | None:
+def _tile_move(space: SearchSpace, point: Point, action: _TileAction) -> Move | None:
     sketch = space.sketches[point.sketch]
     tiles = list(sketch.tiles())
     if action.tile >= len(tiles):
@@ -126,7 +126,7 @@ def _tile_move(space: Space, point: Point, action: _TileAction) -> Move | None:
     )
 
 
-def _step_move(space: Space, point: Point, action: _StepAction) -> Move | None:
+def _step_move(space: SearchSpace, point: Point, action: _StepAction) -> Move | None:
     sketch = space.sketches[point.sketch]
     if action.role is not None:
         knob = next((knob for knob in sketch.choices() if knob.role == action.role), None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from schedenv.errors import InputError
-from schedenv.space import ChoiceKnob, LocationKnob, Sketch, Space, TileKnob
+from schedenv.space import ChoiceKnob, LocationKnob, SearchSpace, Sketch, TileKnob
 
 ROLES = ("unroll", "parallel", "vectorize")
 
@@ -52,7 +52,7 @@ class Layout:
         """Entries of the knob vector: tile levels, then roles, then locations."""
         return self.tiles * self.levels + len(ROLES) + self.locations
 
-    def check(self, space: Space, name: str) -> None:
+    def check(self, space: SearchSpace, name: str) -> None:
         """Refuse a task that does not fit.
 
         Raises:

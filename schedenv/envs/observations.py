@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from schedenv.envs.layout import Layout
 from schedenv.hardware import Hardware
-from schedenv.space import ChoiceKnob, Point, Space, TileKnob
+from schedenv.space import ChoiceKnob, Point, SearchSpace, TileKnob
 from schedenv.tasks import OPERATORS, Task
 
 Observation = dict[str, npt.NDArray[np.float32]]
@@ -59,7 +59,7 @@ class KnobObservation:
     def build(
         self,
         task: Task,
-        space: Space,
+        space: SearchSpace,
         hardware: Hardware,
         point: Point,
         steps_left: float,
@@ -96,7 +96,7 @@ class KnobObservation:
         }
 
     def _knobs(
-        self, space: Space, point: Point
+        self, space: SearchSpace, point: Point
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         sketch = space.sketches[point.sketch]
         knobs = np.zeros(self._layout.slots, np.float32)

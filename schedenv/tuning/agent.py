@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from schedenv.errors import UnknownNameError
 from schedenv.measure.result import Result
-from schedenv.space import Point, Space
+from schedenv.space import Point, SearchSpace
 
 ENTRY_POINT_GROUP = "schedenv.agents"
 
@@ -20,7 +20,7 @@ class Agent(Protocol):
     given the same results it must ask for the same points, which is what makes a run resumable.
     """
 
-    def __init__(self, space: Space, seed: int) -> None: ...
+    def __init__(self, space: SearchSpace, seed: int) -> None: ...
 
     def ask(self, count: int) -> list[Point]:
         """Up to `count` legal points to be measured next; none at all ends the run."""
@@ -40,7 +40,7 @@ def agent_names() -> list[str]:
     return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
 
 
-def make_agent(name: str, space: Space, seed: int) -> Agent:
+def make_agent(name: str, space: SearchSpace, seed: int) -> Agent:
     """Create an installed agent by name.
 
     Raises:
