@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from schedenv.measure import Result
-from schedenv.space import FactorMove, Move, Point, SetMove, Space
+from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GreedyLocalAgent:
         config: Settings.
     """
 
-    def __init__(self, space: Space, seed: int, config: GreedyConfig | None = None) -> None:
+    def __init__(self, space: SearchSpace, seed: int, config: GreedyConfig | None = None) -> None:
         self._space = space
         self._config = config or GreedyConfig()
         self._rng = np.random.default_rng(seed)

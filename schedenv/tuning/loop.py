@@ -12,11 +12,10 @@ from typing import Any
 from schedenv.errors import SchedenvError
 from schedenv.hardware import Hardware
 from schedenv.measure import Measurer, Result, Status
-from schedenv.records import RecordStore
-from schedenv.space import Point, Space
-from schedenv.tasks import Task
+from schedenv.space import Point, SearchSpace
 from schedenv.tuning.agent import Agent
 from schedenv.tuning.budget import Budget
+from schedenv.tuning.contracts import ResultStore, TunedTask
 
 BATCH = 8
 """Points asked for at once: enough to keep the builders busy, few enough to learn from soon."""
@@ -74,11 +73,11 @@ class Loop:
 
     def __init__(
         self,
-        task: Task,
-        space: Space,
+        task: TunedTask,
+        space: SearchSpace,
         agent: Agent,
         measurer: Measurer,
-        store: RecordStore,
+        store: ResultStore,
         budget: Budget,
         hardware: Hardware,
         on_progress: Callable[[Progress], None] | None = None,
