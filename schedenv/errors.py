@@ -71,6 +71,14 @@ class WorkerError(MachineError):
     """A measurement worker cannot be started, again and again; the fault is not a candidate's."""
 
 
+class DeviceError(MachineError):
+    """The devices of a fleet, or their tracker, cannot be reached or are not what they should be."""
+
+
+class DeviceLostError(DeviceError):
+    """A device disappeared while kernels were compared on it; another one may do."""
+
+
 class StoreError(SchedenvError, RuntimeError):
     """The record store cannot be read or written."""
 

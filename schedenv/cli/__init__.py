@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | export | doctor`."""
+"""The command line: `schedenv tasks | tune | export | doctor | fleet`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from schedenv import __version__
 from schedenv.cli.doctor import doctor
 from schedenv.cli.export import export
+from schedenv.cli.fleet import app as fleet
 from schedenv.cli.tasks import tasks
 from schedenv.cli.tune import tune
 from schedenv.errors import InputError, SchedenvError
@@ -23,6 +24,7 @@ app.command()(tasks)
 app.command()(tune)
 app.command()(export)
 app.command()(doctor)
+app.add_typer(fleet, name="fleet")
 
 
 def _print_version(asked: bool) -> None:

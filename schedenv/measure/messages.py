@@ -135,11 +135,13 @@ class Lost(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         reason: What happened.
+        ran: Whether the job's kernel had been handed to it: only then may the job be to blame.
         fatal: Whether waiting for another device is pointless: none came in time, or the fleet is
             not what it should be.
     """
 
     reason: str
+    ran: bool = False
     fatal: bool = False
 
 
