@@ -45,6 +45,22 @@ class OutputDirError(InputError):
     """A run directory that is not writable, or already holds a run."""
 
 
+class TableError(InputError):
+    """A recorded table that cannot be used."""
+
+
+class CorruptTableError(TableError):
+    """A recorded table whose file is damaged, or whose content contradicts itself."""
+
+
+class ForeignTableError(TableError):
+    """A file that is not a recorded table, or one of a newer format."""
+
+
+class PointNotRecordedError(InputError):
+    """A point that a recorded table does not hold."""
+
+
 class MachineError(SchedenvError, RuntimeError):
     """The machine or its installation cannot do what was asked."""
 
