@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from schedenv import hardware as hw
+from schedenv.calibration import Peaks
 from schedenv.calibration import peaks as measure_peaks
 from schedenv.errors import InputError
 from schedenv.measure import device_server
+from schedenv.measure.probe import describe
 from schedenv.measure.tracker import DEFAULT_HOST, DEFAULT_PORT, Address, Fleet, Queue, queues
 
 app = typer.Typer(
@@ -22,6 +26,8 @@ app = typer.Typer(
 )
 
 DEVICE_PORT = 9090
+_NONE_S = 5.0
+_BUSY_S = 300.0
 
 _Host = Annotated[str, typer.Option(help="Address to listen on.")]
 _Expose = Annotated[
@@ -79,6 +85,72 @@ def status(
         counts = [str(count) for count in (queue.free, queue.busy, queue.pending)]
         table.add_row(key, *counts, "\n".join(queue.devices))
     Console().print(table)
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """A fleet, and what its devices are."""
+
+    fleet: Fleet
+    hardware: hw.Hardware
+    peaks: Peaks
+
+
+def find_devices(
+    tracker: str | None, key: str | None, hardware_file: Path | None
+) -> Devices | None:
+    """The devices that a command is to measure on; None for this machine.
+
+    Args:
+        tracker: Where the tracker listens.
+        key: What the devices are registered under.
+        hardware_file: Output of `schedenv doctor --json` on a device; None asks a device.
+
+    Raises:
+        InputError: An option is missing, or the file cannot be used.
+        DeviceError: The tracker or a device does not answer.
+    """
+    if tracker is None and key is None and hardware_file is None:
+        return None
+    if tracker is None or key is None:
+        raise InputError(
+            "expected --tracker HOST:PORT and --key KEY together; "
+            f"got only {'--tracker' if tracker else '--key' if key else '--hardware'}"
+        )
+    fleet = Fleet(Address.parse(tracker), key)
+    if not fleet.tracker.is_loopback:
+        _say(exposure_warning(fleet.tracker))
+    if hardware_file is not None:
+        return Devices(fleet, *read_report(hardware_file))
+    with Console(stderr=True).status("asking a device what it is"):
+        description = describe(fleet, none_s=_NONE_S, busy_s=_BUSY_S)
+    if description is None:
+        raise InputError(
+            f"the devices of key {key!r} are served by plain TVM, which does not say what they "
+            "are; run schedenv doctor --json on one of them and give its output as --hardware "
+            "FILE, or serve them with: " + fleet.serve_command
+        )
+    return Devices(fleet, description.hardware, description.peaks)
+
+
+def read_report(path: Path) -> tuple[hw.Hardware, Peaks]:
+    """The hardware and its peaks from the output of `schedenv doctor --json`.
+
+    Raises:
+        InputError: It cannot be read, or is not such a report.
+    """
+
+    class Report(msgspec.Struct):
+        hardware: hw.Hardware
+        peaks: Peaks
+
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(
+            f"--hardware {path} is not the output of schedenv doctor --json on a device: {error}"
+        ) from None
+    return report.hardware, report.peaks
 
 
 def exposure_warning(address: Address) -> str:

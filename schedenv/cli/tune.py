@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 
 from schedenv import hardware as hw
+from schedenv.calibration import Peaks
 from schedenv.calibration import peaks as measure_peaks
 from schedenv.cli.display import LiveDisplay, duration
+from schedenv.cli.fleet import find_devices
 from schedenv.space import UNTUNED
 from schedenv.tasks import resolve
 from schedenv.tuning import run_dir
@@ -46,6 +48,21 @@ def tune(
     allow_foreign: Annotated[
         bool, typer.Option("--allow-foreign", help="Accept records of other hardware in --out.")
     ] = False,
+    tracker: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Measure on the devices of this tracker."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="With --tracker: what the devices are registered under.")
+    ] = None,
+    hardware_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--hardware",
+            help="With --tracker: output of schedenv doctor --json on a device, if the devices "
+            "are served by plain TVM.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")
     ] = False,
@@ -54,6 +71,7 @@ def tune(
     resolved = resolve(task)
     if trials is None and seconds is None:
         seconds = _DEFAULT_SECONDS
+    devices = find_devices(tracker, key, hardware_file)
     request = Request(
         resolved,
         agent,
@@ -63,9 +81,11 @@ def tune(
         out or _default_out(resolved.name, agent, seed),
         resume,
         allow_foreign,
+        devices.fleet if devices else None,
+        devices.hardware if devices else None,
+        hardware_file,
     )
-    with Console(stderr=True).status("measuring this machine's peaks (once, some 8 seconds)"):
-        peaks = measure_peaks(hw.detect())
+    peaks = devices.peaks if devices else _own_peaks()
     console = Console(highlight=False)
     try:
         if as_json:
@@ -85,6 +105,11 @@ def tune(
         raise typer.Exit(128 + outcome.interrupted_by)
 
 
+def _own_peaks() -> Peaks:
+    with Console(stderr=True).status("measuring this machine's peaks (once, some 8 seconds)"):
+        return measure_peaks(hw.detect())
+
+
 def _default_out(name: str, agent: str, seed: int) -> Path:
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
     return Path("out") / f"{slug}-{agent}-{seed}"
@@ -97,6 +122,10 @@ def resume_command(request: Request, budget_factor: int = 1) -> str:
         words += ["--trials", str(request.trials * budget_factor)]
     if request.seconds is not None:
         words += ["--seconds", f"{request.seconds * budget_factor:g}"]
+    if request.fleet is not None:
+        words += ["--tracker", str(request.fleet.tracker), "--key", request.fleet.key]
+    if request.hardware_file is not None:
+        words += ["--hardware", str(request.hardware_file)]
     words += ["--seed", str(request.seed), "--out", str(request.out), "--resume"]
     return shlex.join(words)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from schedenv.measure import messages
+from schedenv.measure.known import KnownResults, repeat
 from schedenv.measure.pool import Limits
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
 from schedenv.measure.timing import CLOSE_FACTOR, Look
@@ -103,7 +104,8 @@ class Batch:
     Args:
         jobs: In the order asked.
         incumbent_s: Estimate of the best candidate so far; None if there is none.
-        on_result: Told every result.
+        on_result: Told every new result.
+        known: What has been measured before, and will be; None measures equal programs anew.
 
     Attributes:
         to_build: Jobs that wait for a worker.
@@ -116,8 +118,11 @@ class Batch:
         jobs: list[Job],
         incumbent_s: float | None,
         on_result: Callable[[Result], None] | None,
+        known: KnownResults | None,
     ) -> None:
         self.jobs, self.incumbent_s, self._on_result = jobs, incumbent_s, on_result
+        self._known = known
+        self._twins: dict[str, list[Job]] = {}
         self.to_build = deque(jobs)
         self.to_run: deque[Job] = deque()
         self.builds_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
@@ -126,11 +131,18 @@ class Batch:
     def built(self, job: Job, answer: messages.Built) -> None:
         """A worker has compiled a job, or failed to."""
         job.built = answer
-        if answer.status is Status.OK:
-            self.builds_s.append(answer.phases.total_s)
-            self.to_run.append(job)
-        else:
+        if answer.status is not Status.OK or answer.program is None:
             self.finish(job, answer.status, answer.reason)
+            return
+        self.builds_s.append(answer.phases.total_s)
+        known = self._known.find(answer.program, None) if self._known is not None else None
+        if known is not None:
+            job.result = repeat(known, job.point, answer.program, answer.phases)
+        elif self._known is not None and answer.program in self._twins:
+            self._twins[answer.program].append(job)
+        else:
+            self._twins[answer.program] = []
+            self.to_run.append(job)
 
     def ran(self, job: Job, answer: messages.Ran, *, once: bool = False) -> None:
         """A device has run a job.
@@ -182,5 +194,10 @@ class Batch:
             program=job.built.program if job.built else None,
             phases=Phases(before.apply_s, before.build_s, before.jit_s, verify_s, run_s),
         )
+        if self._known is not None and job.result.program is not None:
+            self._known.add(job.result)
+            for twin in self._twins.pop(job.result.program, []):
+                spent = twin.built.phases if twin.built else Phases()
+                twin.result = repeat(job.result, twin.point, job.result.program, spent)
         if self._on_result is not None:
             self._on_result(job.result)

@@ -24,6 +24,7 @@ from schedenv.errors import DeviceError, DeviceLostError
 from schedenv.measure import messages, reference
 from schedenv.measure.device_worker import DeviceSetup
 from schedenv.measure.fleet_jobs import Batch, FleetLimits, Job, Step
+from schedenv.measure.known import KnownResults
 from schedenv.measure.pool import Ended, WorkerPool
 from schedenv.measure.process import WorkerProcess
 from schedenv.measure.result import Result, Status
@@ -67,7 +68,8 @@ class RpcMeasurer:
     """Measures points of one task on the devices of a fleet.
 
     A device that disappears costs no candidate anything: its job goes to another one. A candidate
-    whose session dies on one device after the other has the status `crash`.
+    whose session dies on one device after the other has the status `crash`. A program that was
+    measured before is not measured again.
 
     Args:
         task: What is measured.
@@ -100,6 +102,7 @@ class RpcMeasurer:
         registered = queues(fleet.tracker).get(fleet.key)
         self._devices = max(1, len(registered.devices) if registered else 1)
         self._next_job = 0
+        self._known = KnownResults()
         self._doing: dict[WorkerProcess, tuple[Job, Step]] = {}
         self._pool: WorkerPool | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
@@ -129,9 +132,14 @@ class RpcMeasurer:
             DeviceError: No device is left, or the tracker is gone, and neither came back in time.
             WorkerError: Workers cannot be started.
         """
-        batch = self._new_batch(points, incumbent_s, on_result)
+        batch = self._new_batch(points, incumbent_s, on_result, self._known)
         self._work(batch, run=True)
         return [job.result for job in batch.jobs if job.result is not None]
+
+    def remember(self, results: Sequence[Result]) -> None:
+        """Take over the results of an earlier run; see `schedenv.measure.measurer.Measurer`."""
+        for result in results:
+            self._known.add(result)
 
     def load(self, points: Sequence[Point]) -> list[LoadedOnDevice]:
         """Build, verify and time points on one device and keep them loaded there.
@@ -142,7 +150,7 @@ class RpcMeasurer:
             DeviceError: No device is left, or the tracker is gone, and neither came back in time.
             WorkerError: Workers cannot be started.
         """
-        batch = self._new_batch(points, None, None)
+        batch = self._new_batch(points, None, None, None)
         self._work(batch, run=False)
         while any(job.result is None for job in batch.jobs):
             self._run_all_on_one_device(batch)
@@ -190,6 +198,7 @@ class RpcMeasurer:
         points: Sequence[Point],
         incumbent_s: float | None,
         on_result: Callable[[Result], None] | None,
+        known: KnownResults | None,
     ) -> Batch:
         # What an earlier call left when it ended in an exception answers nobody any more.
         for worker in list(self._doing):
@@ -198,7 +207,7 @@ class RpcMeasurer:
             code.unlink()
         jobs = [Job(self._next_job + offset, point) for offset, point in enumerate(points)]
         self._next_job += len(jobs)
-        return Batch(jobs, incumbent_s, on_result)
+        return Batch(jobs, incumbent_s, on_result, known)
 
     def _work(self, batch: Batch, *, run: bool) -> None:
         """Build, and run unless told otherwise, until nothing is left to do."""

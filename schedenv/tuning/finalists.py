@@ -7,16 +7,19 @@ the second half, which the choice has not seen, says how fast it is.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from schedenv.errors import MachineError
+from schedenv.errors import DeviceLostError, MachineError
 from schedenv.hardware import Hardware
-from schedenv.measure.local import Loaded, LocalMeasurer
+from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import Result, robust_estimate
 from schedenv.space import UNTUNED, Point
 from schedenv.tasks import Task
@@ -27,6 +30,33 @@ BUDGET_S = 12.0
 
 _BOOTSTRAPS = 2000
 _FEWEST_ROUNDS = 4
+_DEVICES = 3
+"""Devices that may be lost, one after the other, before the comparison is given up."""
+
+
+class Kernel(Protocol):
+    """A kernel that is ready to run: on this machine or on a device."""
+
+    @property
+    def result(self) -> Result:
+        """How its verification and first timing went."""
+        ...
+
+    def sample_s(self) -> float:
+        """Take one more sample, seconds a call."""
+        ...
+
+
+class Comparer(Protocol):
+    """What holds kernels ready; both measurers do."""
+
+    def load(self, points: Sequence[Point]) -> Sequence[Kernel]:
+        """Build, verify and time points, and keep them loaded."""
+        ...
+
+
+Open = Callable[[int], AbstractContextManager[Comparer]]
+"""Opens a fresh comparer, given the seed of its verification inputs."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +138,7 @@ def best_candidates(results: Sequence[Result], count: int = FINALISTS) -> list[P
 
 
 def interleave(
-    kernels: Sequence[Loaded], rounds: int, budget_s: float, seed: int = 0
+    kernels: Sequence[Kernel], rounds: int, budget_s: float, seed: int = 0
 ) -> list[tuple[Result, tuple[float, ...]]]:
     """Time kernels against each other: one sample of each a round, in random order.
 
@@ -142,15 +172,30 @@ def interleave(
     return [(kernel.result, tuple(taken)) for kernel, taken in zip(kernels, samples, strict=True)]
 
 
-def confirm(task: Task, hardware: Hardware, finalists: Sequence[Point], seed: int = 0) -> Verdict:
+def confirm(
+    task: Task,
+    hardware: Hardware,
+    finalists: Sequence[Point],
+    seed: int = 0,
+    open_comparer: Open | None = None,
+) -> Verdict:
     """Time the finalists and the untuned program against each other in a fresh process.
+
+    Args:
+        task: What they compute.
+        hardware: What they run on.
+        finalists: The candidates.
+        seed: Of the order; the verification inputs get another one.
+        open_comparer: Where they run; None for this machine.
 
     Raises:
         MachineError: Not even the untuned program can be timed.
     """
-    # Other inputs than during the search: a kernel that is right for those alone is caught.
-    with LocalMeasurer(task, hardware, workers=1, seed=seed + 1) as measurer:
-        compared = interleave(measurer.load([UNTUNED, *finalists]), ROUNDS, BUDGET_S, seed)
+
+    def open_local(inputs_seed: int) -> LocalMeasurer:
+        return LocalMeasurer(task, hardware, workers=1, seed=inputs_seed)
+
+    compared = _compare(open_comparer or open_local, [UNTUNED, *finalists], seed)
     timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
     if not timed or timed[0][0].point != UNTUNED:
         raise MachineError(
@@ -173,3 +218,15 @@ def confirm(task: Task, hardware: Hardware, finalists: Sequence[Point], seed: in
     if winner.point == UNTUNED:
         ratios = (1.0, 1.0, 1.0)
     return Verdict(winner.point, tuned, baseline, ratios, winner.max_error)
+
+
+def _compare(
+    open_comparer: Open, points: Sequence[Point], seed: int
+) -> list[tuple[Result, tuple[float, ...]]]:
+    """All samples come from one device; if it is lost, from the beginning on another."""
+    for _ in range(_DEVICES - 1):
+        # Other inputs than during the search: a kernel that is right for those alone is caught.
+        with contextlib.suppress(DeviceLostError), open_comparer(seed + 1) as comparer:
+            return interleave(comparer.load(points), ROUNDS, BUDGET_S, seed)
+    with open_comparer(seed + 1) as comparer:
+        return interleave(comparer.load(points), ROUNDS, BUDGET_S, seed)

@@ -14,6 +14,8 @@ from schedenv import hardware as hw
 from schedenv.calibration import Peaks
 from schedenv.errors import MachineError
 from schedenv.measure.local import LocalMeasurer
+from schedenv.measure.rpc import RpcMeasurer
+from schedenv.measure.tracker import Fleet
 from schedenv.records import RecordStore
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
@@ -39,6 +41,9 @@ class Request:
         out: The run directory.
         resume: Continue the run in `out`.
         allow_foreign: Accept a store that holds records of other hardware.
+        fleet: The devices to measure on; None for this machine.
+        hardware: What they are; None for this machine.
+        hardware_file: Where `hardware` was read from; None if the devices described themselves.
     """
 
     task: Task
@@ -49,6 +54,9 @@ class Request:
     out: Path
     resume: bool = False
     allow_foreign: bool = False
+    fleet: Fleet | None = None
+    hardware: hw.Hardware | None = None
+    hardware_file: Path | None = None
 
 
 class Watcher:
@@ -96,7 +104,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
         StoreError: Results cannot be stored.
     """
     watcher = watcher or Watcher()
-    task, hardware = request.task, hw.detect()
+    task, hardware = request.task, request.hardware or hw.detect()
     budget = Budget(request.trials, request.seconds)
     task.check_memory()
     space = Space(task.mod, hardware)
@@ -111,7 +119,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     with RecordStore(
         out / run_dir.RECORDS, hardware.fingerprint, allow_foreign=request.allow_foreign
     ) as store:
-        with LocalMeasurer(task, hardware, seed=request.seed) as measurer:
+        with _open_measurer(request, hardware, request.seed) as measurer:
             watcher.stage("baseline")
             untuned = measurer.measure([UNTUNED])[0]
             if untuned.estimate_s is None:
@@ -138,10 +146,24 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     if interrupted_by is not None:
         return outcome(None)
     watcher.stage("confirm")
-    verdict = confirm(task, hardware, best_candidates(loop.results), request.seed)
+    verdict = confirm(
+        task,
+        hardware,
+        best_candidates(loop.results),
+        request.seed,
+        lambda seed: _open_measurer(request, hardware, seed, workers=1),
+    )
     best = describe_best(task, space, hardware, peaks, verdict, outcome(verdict))
     run_dir.write_json(out / run_dir.BEST, best)
     return outcome(verdict)
+
+
+def _open_measurer(
+    request: Request, hardware: hw.Hardware, seed: int, workers: int | None = None
+) -> LocalMeasurer | RpcMeasurer:
+    if request.fleet is None:
+        return LocalMeasurer(request.task, hardware, workers=workers, seed=seed)
+    return RpcMeasurer(request.task, hardware, request.fleet, workers=workers, seed=seed)
 
 
 def _run_interruptibly(loop: Loop) -> int | None:
@@ -174,6 +196,7 @@ def _describe_run(
         "seconds": request.seconds,
         "seed": request.seed,
         "hardware": hardware.to_dict(),
+        "fleet": f"{request.fleet.key} at {request.fleet.tracker}" if request.fleet else None,
         "peaks": msgspec.to_builtins(peaks),
         "space_points": space.size(),
         "versions": {
