@@ -135,7 +135,7 @@ class GreedyLocalAgent:
             return False
         if _estimate_s(result) >= _estimate_s(centre):
             return False
-        test = mannwhitneyu(result.samples_s, centre.samples_s, alternative="less")
+        test = mannwhitneyu(result.corrected_s, centre.corrected_s, alternative="less")
         return bool(test.pvalue <= self._config.significance)
 
 

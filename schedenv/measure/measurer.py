@@ -28,8 +28,16 @@ class Measurer(Protocol):
             points: Legal points of the task's space, or `UNTUNED`.
             incumbent_s: Estimate of the best candidate so far; clearly slower ones are timed
                 roughly. None if there is none.
-            on_result: Called with each result as soon as it is known, in any order, so that it
-                can be stored before the rest of the batch is done.
+            on_result: Called with each new result as soon as it is known, in any order, so that
+                it can be stored before the rest of the batch is done. Not called for a point whose
+                program or code was measured before: its result is marked `repeated`.
+        """
+        ...
+
+    def remember(self, results: Sequence[Result]) -> None:
+        """Take over the results of an earlier run, so that equal programs are not measured again.
+
+        A measurer that answers every point anew may ignore them.
         """
         ...
 

@@ -1,4 +1,7 @@
-"""What the measurer and its workers say to each other, one JSON object a message."""
+"""What the measurer and its workers say to each other, one MessagePack object a message.
+
+Not JSON, which has no NaN for a broken clock to return.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,15 @@ class Setup(msgspec.Struct, frozen=True):
     undisturbed_s: float
 
 
+class Lower(msgspec.Struct, frozen=True, tag=True):
+    """Apply a point (or none, for `UNTUNED`) and lower it to the code that LLVM would get."""
+
+    job: int
+    point: Point
+
+
 class Build(msgspec.Struct, frozen=True, tag=True):
-    """Apply a point (or none, for `UNTUNED`) and compile it."""
+    """Compile a job; applied and lowered first if it was not."""
 
     job: int
     point: Point
@@ -40,8 +50,8 @@ class Run(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         job: Which.
-        incumbent_s: Estimate of the best candidate so far; None if there is none. A candidate
-            clearly slower than it is not timed to the end.
+        incumbent_s: Estimate of the best candidate so far, at the machine's present speed; None
+            if there is none. A candidate clearly slower than it is not timed to the end.
     """
 
     job: int
@@ -76,15 +86,37 @@ class Sample(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drop(msgspec.Struct, frozen=True, tag=True):
-    """Forget all jobs built so far."""
+    """Forget all jobs but one; None keeps none."""
+
+    keep: int | None = None
 
 
-Request = Build | Run | LookAgain | Sample | Drop
+Request = Lower | Build | Run | LookAgain | Sample | Drop
 DeviceRequest = Request | Acquire
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The worker has set itself up, or has dropped its jobs."""
+
+
+class Lowered(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Lower`; `status` OK means that the job can be compiled.
+
+    Attributes:
+        job: Which.
+        status: OK, or why it cannot be compiled.
+        reason: The same in words; None if it can.
+        program: Structural hash of the scheduled program; None if it could not be applied.
+        code: Hash of the lowered program; None if it could not be lowered.
+        phases: Seconds spent so far.
+    """
+
+    job: int
+    status: Status
+    reason: str | None
+    program: str | None
+    code: str | None
+    phases: Phases
 
 
 class Built(msgspec.Struct, frozen=True, tag=True):
@@ -151,9 +183,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Response = Ready | Built | Ran | Looked | Sampled | Acquired | Lost | Failed
+Response = Ready | Lowered | Built | Ran | Looked | Sampled | Acquired | Lost | Failed
 
-encode = msgspec.json.Encoder().encode
-decode_request = msgspec.json.Decoder(Request).decode
-decode_device_request = msgspec.json.Decoder(DeviceRequest).decode
-decode_response = msgspec.json.Decoder(Response).decode
+encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_device_request = msgspec.msgpack.Decoder(DeviceRequest).decode
+decode_response = msgspec.msgpack.Decoder(Response).decode

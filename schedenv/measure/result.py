@@ -49,28 +49,34 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         status: How it ended.
         reason: Why, in words; None when `status` is OK.
         samples_s: Every timed sample, seconds a call, as the clock gave it, in the order taken.
-        slowdowns: For each look at the candidate, how much slower than undisturbed the reference
-            kernel was just before it; shows noise and drift of the machine.
-        estimate_s: `robust_estimate` of the samples; of a candidate that was looked at several
-            times, the median of the looks' estimates. None unless `status` is OK.
+        drifts: For each sample, how much slower than its own estimate the incumbent ran in the
+            same moment; empty if there was no incumbent to compare with.
+        slowdowns: How much slower than undisturbed the reference kernel was just before the
+            candidate was timed; shows how busy the machine was.
+        estimate_s: `robust_estimate` of the corrected samples; of a candidate close to the
+            incumbent, the median over several turns of the two. None unless `status` is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
             the incumbent; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if
             the candidate was not verified.
         program: Structural hash of the scheduled program; None if it could not be applied.
+        code: Hash of what the program lowers to; None if it could not be lowered.
         phases: Where the time went.
-        repeated: Whether this is the known result of an equal program, not a new measurement.
+        repeated: Whether this is the known result of an equal program or of equal code, not a
+            new measurement.
     """
 
     point: Point
     status: Status
     reason: str | None = None
     samples_s: tuple[float, ...] = ()
+    drifts: tuple[float, ...] = ()
     slowdowns: tuple[float, ...] = ()
     estimate_s: float | None = None
     early_stopped: bool = False
     max_error: float | None = None
     program: str | None = None
+    code: str | None = None
     phases: Phases = Phases()
     repeated: bool = False
 
@@ -78,6 +84,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether the candidate was verified and timed."""
         return self.status is Status.OK
+
+    @property
+    def canonical(self) -> str:
+        """Canonical form of the point, as `schedenv.space.Space.canonical` gives it."""
+        return self.program or f"refused {self.point}"
+
+    @property
+    def corrected_s(self) -> tuple[float, ...]:
+        """The samples at the speed that the machine had when the incumbent was estimated."""
+        if not self.drifts:
+            return self.samples_s
+        return tuple(s / drift for s, drift in zip(self.samples_s, self.drifts, strict=True))
 
 
 def robust_estimate(samples_s: Sequence[float]) -> float:

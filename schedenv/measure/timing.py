@@ -1,15 +1,15 @@
 """How often a kernel is timed: a cheap first look, repeats only where they can matter.
 
-Each look also times the reference kernel, so that the records show how disturbed the machine was.
-The samples are not corrected by it: what slows pure arithmetic down (a neighbour on the sibling
-hardware thread, a lower clock) leaves other kernels alone, and correcting those makes them look
-faster than they are.
+The first look also times the reference kernel, so that the records show how disturbed the machine
+was. The samples are not corrected by it: what slows pure arithmetic down (a neighbour on the
+sibling hardware thread, a lower clock) leaves other kernels alone, and correcting those makes them
+look faster than they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -22,11 +22,13 @@ CLOSE_FACTOR = 1.15
 """A candidate within this factor of the incumbent is looked at again, at another moment."""
 
 _COLD_FACTOR = 4.0
+_WAKING_S = 1e-3
 _SAMPLE_S = 0.5e-3
 _SAMPLES = 10
 _FEWEST_SAMPLES = 3
 _BUDGET_S = 0.1
 _LONG_CALL_S = 0.5
+_SHORTEST_CALL_S = 1e-7
 _REFERENCES = 4
 
 
@@ -35,12 +37,13 @@ class Look(msgspec.Struct, frozen=True):
 
     Attributes:
         samples_s: As the clock gave them, seconds a call.
-        slowdown: The reference kernel's time over its undisturbed time, just before.
+        slowdown: The reference kernel's time over its undisturbed time, just before; None if it
+            was not timed.
         early_stopped: Whether it was cut short because the kernel is clearly too slow.
     """
 
     samples_s: tuple[float, ...]
-    slowdown: float
+    slowdown: float | None = None
     early_stopped: bool = False
 
 
@@ -48,22 +51,25 @@ class Timer:
     """Times one kernel, and the reference kernel now and then.
 
     Args:
-        kernel_s: `kernel_s(number)` is the mean of that many calls of the kernel.
+        call_s: One call of the kernel, timed as it comes.
+        kernel_s: `kernel_s(number, count)` is that many samples, each the mean of `number` calls,
+            after one call that is not counted.
         reference_s: One call of the reference kernel.
         undisturbed_s: What a call of the reference kernel takes on the undisturbed machine.
     """
 
     def __init__(
         self,
-        kernel_s: Callable[[int], float],
+        call_s: Callable[[], float],
+        kernel_s: Callable[[int, int], Sequence[float]],
         reference_s: Callable[[], float],
         undisturbed_s: float,
     ) -> None:
-        self._kernel_s, self._reference_s = kernel_s, reference_s
+        self._call_s, self._kernel_s, self._reference_s = call_s, kernel_s, reference_s
         self._undisturbed_s = undisturbed_s
 
     def first_look(self, first_call_s: float, incumbent_s: float | None) -> Look:
-        """Time a kernel that was just verified.
+        """Time a kernel that was just verified, and the reference kernel before it.
 
         Args:
             first_call_s: What the verifying call took; slower than later ones, caches being cold.
@@ -71,21 +77,23 @@ class Timer:
         """
         hopeless_s = math.inf if incumbent_s is None else HOPELESS_FACTOR * incumbent_s
         slowdown = self._slowdown()
-        if first_call_s > _COLD_FACTOR * hopeless_s:
+        if first_call_s > _COLD_FACTOR * hopeless_s + _WAKING_S:
             return Look((first_call_s,), slowdown, early_stopped=True)
-        samples = [self._kernel_s(1)]
-        if samples[0] < _LONG_CALL_S:
-            samples.append(self._kernel_s(1))
+        samples = [self._call_s()]
+        if not 0 < samples[0] < math.inf:
+            # The clock is broken; whoever asked will see.
+            return Look(tuple(samples), slowdown)
+        if hopeless_s < samples[0] < _LONG_CALL_S:
+            # One call may have been hit by a burst of noise, a short one by sleeping threads.
+            samples += [self._call_s()] if samples[0] > _WAKING_S else self._kernel_s(1, 3)
         call_s = min(samples)
         if call_s > hopeless_s or call_s >= _LONG_CALL_S:
             return Look(tuple(samples), slowdown, early_stopped=call_s > hopeless_s)
-        return self.look(call_s)
+        return Look(self.look(call_s).samples_s, slowdown)
 
     def look(self, call_s: float) -> Look:
         """Time a kernel whose calls are known to last about `call_s`."""
-        slowdown = self._slowdown()
-        number, count = calls_per_sample(call_s), sample_count(call_s)
-        return Look(tuple(self._kernel_s(number) for _ in range(count)), slowdown)
+        return Look(tuple(self._kernel_s(calls_per_sample(call_s), sample_count(call_s))))
 
     def _slowdown(self) -> float:
         references = [self._reference_s() for _ in range(_REFERENCES)]
@@ -94,7 +102,7 @@ class Timer:
 
 def calls_per_sample(call_s: float) -> int:
     """Calls that make one sample long enough for the clock, short enough to dodge noise bursts."""
-    return max(1, math.ceil(_SAMPLE_S / max(call_s, 1e-9)))
+    return max(1, math.ceil(_SAMPLE_S / max(call_s, _SHORTEST_CALL_S)))
 
 
 def sample_count(call_s: float) -> int:

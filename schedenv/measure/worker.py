@@ -27,7 +27,7 @@ from schedenv.fma import reference_kernel
 from schedenv.measure import messages, timing
 from schedenv.measure.result import Phases, Status
 from schedenv.measure.verify import VerificationData, deviation
-from schedenv.space import UNTUNED, Space
+from schedenv.space import UNTUNED, Point, Space
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,12 +43,15 @@ class Worker:
         self._data = VerificationData(Path(setup.data_dir))
         self._reference = reference_kernel(setup.hardware)
         self._undisturbed_s = setup.undisturbed_s
+        self._lowered: dict[int, tuple[Any, messages.Lowered]] = {}
         self._jobs: dict[int, Any] = {}
         self._tensors = [self._allocate(inputs) for inputs, _ in self._data.sets]
 
     def handle(self, request: messages.Request) -> messages.Response:
         """Serve one request."""
         match request:
+            case messages.Lower():
+                return self._lower(request.job, request.point)
             case messages.Build():
                 return self._build(request)
             case messages.Run():
@@ -58,45 +61,67 @@ class Worker:
                 look = self._timer(request.job).look(request.call_s)
                 return messages.Looked(request.job, look, time.perf_counter() - start)
             case messages.Sample():
-                return messages.Sampled(request.job, self._time(request.job, request.number))
+                (sample_s,) = self._time(request.job, request.number, 1)
+                return messages.Sampled(request.job, sample_s)
             case messages.Drop():
-                self._jobs.clear()
+                self._lowered.clear()
+                self._jobs = {job: self._jobs[job] for job in self._jobs if job == request.keep}
                 return messages.Ready()
 
-    def _build(self, request: messages.Build) -> messages.Built:
+    def _lower(self, job: int, point: Point) -> messages.Lowered:
+        """Apply and lower; what comes out waits for `Build`."""
         program: str | None = None
-        spent: dict[str, float] = {}
         start = time.perf_counter()
-
-        def answer(status: Status, reason: str | None = None) -> messages.Built:
-            return messages.Built(request.job, status, reason, program, Phases(**spent))
-
+        applied_s = 0.0
         try:
-            point = request.point
             mod = self._mod if point == UNTUNED else self._space.apply(point).mod
             program = tvm_adapter.structural_hash(mod)
+            applied_s = time.perf_counter() - start
+            lowered = tvm_adapter.lower(mod, self._target)
+            code = tvm_adapter.code_hash(lowered)
         except (ConstraintError, IllegalPointError) as error:
-            spent["apply_s"] = time.perf_counter() - start
-            return answer(Status.CONSTRAINT, str(error))
-        spent["apply_s"] = time.perf_counter() - start
+            phases = Phases(apply_s=time.perf_counter() - start)
+            return messages.Lowered(job, Status.CONSTRAINT, str(error), program, None, phases)
+        except Exception as error:
+            phases = Phases(apply_s=applied_s, build_s=time.perf_counter() - start - applied_s)
+            reason = tvm_adapter.first_line(error)
+            return messages.Lowered(job, Status.BUILD_ERROR, reason, program, None, phases)
+        phases = Phases(apply_s=applied_s, build_s=time.perf_counter() - start - applied_s)
+        answer = messages.Lowered(job, Status.OK, None, program, code, phases)
+        self._lowered[job] = (lowered, answer)
+        return answer
+
+    def _build(self, request: messages.Build) -> messages.Built:
+        if request.job not in self._lowered:
+            failed = self._lower(request.job, request.point)
+            if failed.status is not Status.OK:
+                return messages.Built(
+                    failed.job, failed.status, failed.reason, failed.program, failed.phases
+                )
+        mod, lowered = self._lowered.pop(request.job)
+        status, reason = Status.OK, None
+        start = end = time.perf_counter()
+        jit_s = 0.0
         try:
-            library = tvm_adapter.build(mod, self._target)
-            spent["build_s"] = time.perf_counter() - start - spent["apply_s"]
+            library = tvm_adapter.generate_code(mod, self._target)
+            end = time.perf_counter()
             # Looking the function up makes LLVM emit the machine code.
             library["main"]
-            spent["jit_s"] = time.perf_counter() - start - spent["apply_s"] - spent["build_s"]
+            jit_s = time.perf_counter() - end
+            self._jobs[request.job] = library
         except MemoryError:
-            return answer(Status.BUILD_ERROR, "out of memory")
+            status, reason = Status.BUILD_ERROR, "out of memory"
         except Exception as error:
-            return answer(Status.BUILD_ERROR, tvm_adapter.first_line(error))
-        self._jobs[request.job] = library
-        return answer(Status.OK)
+            status, reason = Status.BUILD_ERROR, tvm_adapter.first_line(error)
+        phases = msgspec.structs.replace(
+            lowered.phases, build_s=lowered.phases.build_s + end - start, jit_s=jit_s
+        )
+        return messages.Built(request.job, status, reason, lowered.program, phases)
 
     def _run(self, request: messages.Run) -> messages.Ran:
-        library = self._jobs[request.job]
         start = time.perf_counter()
         try:
-            error, first_call_s = self._verify(library, request.job)
+            error, first_call_s = self._verify(request.job)
             verify_s = time.perf_counter() - start
             if error > 1.0:
                 return messages.Ran(
@@ -110,12 +135,9 @@ class Worker:
         except Exception as failure:
             return messages.Ran(request.job, Status.RUN_ERROR, tvm_adapter.first_line(failure))
         run_s = time.perf_counter() - start - verify_s
-        status, reason = Status.OK, None
-        if not all(np.isfinite(look.samples_s)) or min(look.samples_s) <= 0:
-            status, reason = Status.NOISY, f"the clock returned {min(look.samples_s)} s"
-        return messages.Ran(request.job, status, reason, look, error, verify_s, run_s)
+        return messages.Ran(request.job, Status.OK, None, look, error, verify_s, run_s)
 
-    def _verify(self, library: Any, job: int) -> tuple[float, float]:
+    def _verify(self, job: int) -> tuple[float, float]:
         """Run once on poisoned outputs.
 
         Returns:
@@ -129,26 +151,32 @@ class Worker:
         ]
         for tensor in outputs:
             tensor.copyfrom(np.full(tensor.shape, np.nan, dtype=tensor.dtype))
-        kernel = library["main"]
-        start = time.perf_counter()
-        kernel(*tensors)
-        call_s = time.perf_counter() - start
+        call_s = self._call(job)
         _, expected = self._data.sets[job % len(self._data.sets)]
         actual = [tensor.numpy() for tensor in outputs]
         return deviation(actual, expected, self._data.tolerated), call_s
 
     def _timer(self, job: int) -> timing.Timer:
         return timing.Timer(
-            lambda number: self._time(job, number), self._reference.time_s, self._undisturbed_s
+            lambda: self._call(job),
+            lambda number, count: self._time(job, number, count),
+            self._reference.time_s,
+            self._undisturbed_s,
         )
 
-    def _time(self, job: int, number: int) -> float:
-        """Mean seconds of `number` calls, after one that is not counted."""
+    def _call(self, job: int) -> float:
+        """Seconds of one call."""
+        kernel, tensors = self._jobs[job]["main"], self._set(job)
+        start = time.perf_counter()
+        kernel(*tensors)
+        return time.perf_counter() - start
+
+    def _time(self, job: int, number: int, count: int) -> list[float]:
+        """Samples, each the mean seconds of `number` calls, after one call that is not counted."""
         import tvm
 
-        library = self._jobs[job]
-        evaluator = library.time_evaluator("main", tvm.cpu(), number=number, repeat=1)
-        return float(evaluator(*self._set(job)).results[0])
+        evaluator = self._jobs[job].time_evaluator("main", tvm.cpu(), number=number, repeat=count)
+        return [float(sample_s) for sample_s in evaluator(*self._set(job)).results]
 
     def _set(self, job: int) -> list[Any]:
         return self._tensors[job % len(self._tensors)]

@@ -17,7 +17,7 @@ from schedenv.tuning.agent import Agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.contracts import ResultStore, TunedTask
 
-BATCH = 8
+BATCH = 16
 """Points asked for at once: enough to keep the builders busy, few enough to learn from soon."""
 
 _FRUITLESS_ASKS = 50
@@ -93,13 +93,16 @@ class Loop:
         self.progress = Progress()
         self._keeping = self._interrupted = False
         self._known: dict[str, Result] = {}
+        self._answers: dict[Point, Result] = {}
         self._unreplayed: set[str] = set()
         for record in store.records(task.content_hash):
             self._known[record.canonical] = record.result
+            self._answers[record.result.point] = record.result
             self._unreplayed.add(record.canonical)
             budget.used_trials += 1
             budget.used_s = max(budget.used_s, record.elapsed_s)
             self.progress.add(record.result, record.elapsed_s, budget.used_trials)
+        measurer.remember(self.results)
 
     @property
     def results(self) -> list[Result]:
@@ -157,25 +160,23 @@ class Loop:
 
     def _serve(self, points: Sequence[Point]) -> bool:
         """Answer the agent's points; whether any of them was news to it."""
-        forms = [self._space.canonical(point) for point in points]
-        fresh: dict[str, Point] = {}
-        for form, point in zip(forms, points, strict=True):
-            if form not in self._known:
-                fresh.setdefault(form, point)
-        form_of = {point: form for form, point in fresh.items()}
+        fresh = [point for point in dict.fromkeys(points) if point not in self._answers]
         best = self.progress.best
-        self._measurer.measure(
-            list(fresh.values()),
-            best.estimate_s if best is not None else None,
-            lambda result: self._keep(form_of[result.point], result),
+        measured = self._measurer.measure(
+            fresh, best.estimate_s if best is not None else None, self._keep
         )
+        new = {result.canonical for result in measured if not result.repeated}
+        self._answers.update((result.point, result) for result in measured)
         answers = []
-        for form, point in zip(forms, points, strict=True):
-            news = form in fresh or form in self._unreplayed
-            fresh.pop(form, None)
+        for point in points:
+            result = self._answers[point]
+            form = result.canonical
+            # Equal code of another program is answered with that program's result.
+            news = form in new or form in self._unreplayed
+            new.discard(form)
             self._unreplayed.discard(form)
             self.progress.repeats += not news
-            answers.append(_as_answer(self._known[form], point, repeated=not news))
+            answers.append(_as_answer(result, point, repeated=not news))
         self._tell(answers)
         return any(not answer.repeated for answer in answers)
 
@@ -189,18 +190,21 @@ class Loop:
         else:
             raise KeyboardInterrupt
 
-    def _keep(self, form: str, result: Result) -> None:
+    def _keep(self, result: Result) -> None:
         """Store one result at once, so that no interruption can lose it."""
+        if result.canonical in self._known:
+            return
         self._keeping = True
         try:
-            self._store_and_count(form, result)
+            self._store_and_count(result)
         finally:
             self._keeping = False
         if self._interrupted:
             raise KeyboardInterrupt
         self._on_progress(self.progress)
 
-    def _store_and_count(self, form: str, result: Result) -> None:
+    def _store_and_count(self, result: Result) -> None:
+        form = result.canonical
         elapsed_s = self._budget.elapsed_s
         conditions: dict[str, Any] = {**self._conditions, "load_1min": os.getloadavg()[0]}
         self._store.append(

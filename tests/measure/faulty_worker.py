@@ -6,6 +6,7 @@ build, so a test changes what happens by writing it.
 
 import ctypes
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,35 +18,64 @@ from typing import Any
 import numpy as np
 
 from schedenv import tvm_adapter
-from schedenv.measure import messages, worker
+from schedenv.measure import messages, timing, worker
+from schedenv.space import Point
 
 FOR_EVER_S = 1e6
 
 faults_file = Path(os.environ["FAULTS"])
-real_build = tvm_adapter.build
+real_generate_code = tvm_adapter.generate_code
 fault_of_job: dict[int, str] = {}
 current_fault = ""
+glitches = 0
 
 
 class FaultyWorker(worker.Worker):
-    def _build(self, request: messages.Build) -> messages.Built:
+    def _lower(self, job: int, point: Point) -> messages.Lowered:
         global current_fault  # noqa: PLW0603
-        current_fault = json.loads(faults_file.read_text()).get(str(request.point), "")
-        fault_of_job[request.job] = current_fault
-        return super()._build(request)
+        current_fault = json.loads(faults_file.read_text()).get(str(point), "")
+        fault_of_job[job] = current_fault
+        misbehave("apply", current_fault)
+        return super()._lower(job, point)
 
-    def _verify(self, library: Any, job: int) -> tuple[float, float]:
+    def _verify(self, job: int) -> tuple[float, float]:
         misbehave("run", fault_of_job[job])
-        return super()._verify(library, job)
+        error, call_s = super()._verify(job)
+        return error, distorted_s(fault_of_job[job], call_s)
+
+    def _timer(self, job: int) -> timing.Timer:
+        fault = fault_of_job[job]
+        return timing.Timer(
+            lambda: distorted_s(fault, self._call(job)),
+            lambda number, count: [
+                distorted_s(fault, sample_s) for sample_s in self._time(job, number, count)
+            ],
+            self._reference.time_s,
+            self._undisturbed_s,
+        )
 
 
-def build(mod: Any, target: Any) -> Any:
+def distorted_s(fault: str, sample_s: float) -> float:
+    """What a clock with the fault says."""
+    global glitches  # noqa: PLW0603
+    if fault == "the clock stands once":
+        glitches += 1
+        return 0.0 if glitches <= 2 else sample_s
+    clocks = {
+        "the clock says NaN": math.nan,
+        "the clock says infinity": math.inf,
+        "the clock stands": 0.0,
+        "the clock runs backwards": -sample_s,
+        "faster than light": 1e-15,
+    }
+    return clocks.get(fault, sample_s)
+
+
+def generate_code(lowered: Any, target: Any) -> Any:
     misbehave("build", current_fault)
     if current_fault == "one term short":
-        mod = one_term_short()
-    if current_fault == "wants other shapes":
-        mod = one_term_short(extent=16)
-    return real_build(mod, target)
+        lowered = tvm_adapter.lower(one_term_short(), target)
+    return real_generate_code(lowered, target)
 
 
 def misbehave(phase: str, fault: str) -> None:
@@ -87,9 +117,11 @@ def misbehave(phase: str, fault: str) -> None:
         time.sleep(FOR_EVER_S)
 
 
-def one_term_short(extent: int = 32) -> Any:
+def one_term_short() -> Any:
     """`gmm:1x32x32x32` that forgets the last of its 32 terms."""
     from tvm import te
+
+    extent = 32
 
     x = te.placeholder((1, extent, extent), name="X")
     y = te.placeholder((1, extent, extent), name="Y")
@@ -105,7 +137,7 @@ if __name__ == "__main__":
         with faults_file.with_suffix(".starts").open("a") as starts:
             starts.write("x")
         sys.exit("no licence for this machine")
-    tvm_adapter.build = build
+    tvm_adapter.generate_code = generate_code
     worker.Worker = FaultyWorker  # type: ignore[misc]
     worker.main()
     os._exit(0)

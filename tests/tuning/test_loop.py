@@ -13,7 +13,7 @@ from schedenv.records import RecordStore
 from schedenv.space import Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import Agent, Budget, Loop, Progress, agent_names, make_agent
-from schedenv.tuning.loop import BATCH, AgentError
+from schedenv.tuning.loop import AgentError
 
 from .synthetic import ScriptedMeasurer, bowl, failed, ok
 
@@ -42,7 +42,7 @@ class Bench:
 
     def __init__(self, task: Task, space: Space, hardware: Hardware, path: Path) -> None:
         self.task, self.space, self.hardware, self.path = task, space, hardware, path
-        self.measurer = ScriptedMeasurer()
+        self.measurer = ScriptedMeasurer(space)
 
     def loop(
         self,
@@ -96,7 +96,7 @@ def test_the_agent_is_told_every_result_in_the_order_it_asked(
     agent = Scripted([points[:5], points[5:8][::-1]])
     progress = bench.run(agent, 100)
     assert [[r.point for r in told] for told in agent.told] == [points[:5], points[5:8][::-1]]
-    assert agent.told[0] == [ok(point, bowl(point)) for point in points[:5]]
+    assert [r.samples_s for r in agent.told[0]] == [ok(p, bowl(p)).samples_s for p in points[:5]]
     assert progress.counts == {Status.OK: 8}
     assert progress.repeats == 0
 
@@ -129,7 +129,7 @@ def test_a_program_known_from_an_earlier_batch_is_not_measured_again(
 def test_the_batches_fit_the_rest_of_the_trials(bench: Bench, points: list[Point]) -> None:
     agent = Scripted([points[:5], points[5:8]])
     bench.run(agent, 8)
-    assert agent.counts == [BATCH, 3]
+    assert agent.counts == [8, 3]
     assert len(bench.measurer.measured) == 8
 
 

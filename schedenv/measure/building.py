@@ -1,0 +1,135 @@
+"""Build the candidates of a batch in parallel, and only those whose code is new."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from schedenv.measure import messages
+from schedenv.measure.job import Batch, Job
+from schedenv.measure.known import KnownResults, repeat
+from schedenv.measure.pool import Ended, Limits, WorkerPool
+from schedenv.measure.process import WorkerProcess
+from schedenv.measure.result import Phases, Status
+
+_KILLED_FROM_OUTSIDE = 9
+_BUILDS_REMEMBERED = 64
+
+
+class Builder:
+    """Hands every idle worker the next job.
+
+    Args:
+        pool: The workers.
+        limits: Deadlines.
+        known: Results of earlier batches.
+    """
+
+    def __init__(self, pool: WorkerPool, limits: Limits, known: KnownResults) -> None:
+        self._pool, self._limits, self._known = pool, limits, known
+        self._active: dict[WorkerProcess, Job] = {}
+        self._builds_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
+
+    def build_all(self, batch: Batch, *, distinct: bool = True) -> None:
+        """Build every pending job; afterwards all workers are ready and idle.
+
+        Args:
+            batch: Its pending jobs.
+            distinct: Whether a job whose code is known, or is another job's of the batch, takes
+                over that result instead of being built.
+        """
+        while batch.pending or self._pool.busy:
+            for worker in list(self._pool.workers):
+                if not worker.busy and batch.pending:
+                    self._begin(worker, batch)
+            for worker, answer in self._pool.wait():
+                self._take(worker, answer, batch, distinct=distinct)
+
+    def _begin(self, worker: WorkerProcess, batch: Batch) -> None:
+        holds_jobs = any(job.worker is worker and job.result is None for job in batch.jobs)
+        if worker.builds >= self._limits.builds_per_worker and not holds_jobs:
+            self._pool.replace(worker)
+            return
+        job = batch.pending.popleft()
+        job.worker = worker
+        self._active[worker] = job
+        job.limit_s = self._limits.built_within_s(self._builds_s)
+        worker.ask(messages.Lower(job.id, job.point), job.limit_s)
+
+    def _take(
+        self,
+        worker: WorkerProcess,
+        answer: messages.Response | Ended,
+        batch: Batch,
+        *,
+        distinct: bool,
+    ) -> None:
+        job = self._active.pop(worker, None)
+        if job is None:
+            # It died idle: nobody is to blame.
+            self._pool.replace(worker)
+            batch.lost(worker)
+        elif isinstance(answer, messages.Lowered):
+            job.lowered = answer
+            if answer.status is not Status.OK:
+                batch.finish(job, job.result_so_far(answer.status, answer.reason))
+            elif not (distinct and self._is_known(job, batch)):
+                self._active[worker] = job
+                worker.ask(messages.Build(job.id, job.point), job.limit_s)
+        elif isinstance(answer, messages.Built):
+            job.built = answer
+            if answer.status is Status.OK:
+                self._builds_s.append(answer.phases.total_s)
+            else:
+                batch.finish(job, job.result_so_far(answer.status, answer.reason))
+        elif answer is Ended.OVERDUE:
+            self._pool.replace(worker)
+            reason = f"not compiled after {job.limit_s:.3g} s"
+            batch.finish(job, job.result_so_far(Status.BUILD_TIMEOUT, reason))
+            batch.lost(worker)
+        else:
+            crashed(job, worker, self._pool, batch)
+
+    def _is_known(self, job: Job, batch: Batch) -> bool:
+        """Whether a job can take over another one's result; if so, that is arranged."""
+        lowered = job.lowered
+        assert lowered is not None
+        if job.result is not None:
+            # The incumbent, built again because its worker is gone.
+            return False
+        known = self._known.find(lowered.program, lowered.code)
+        if known is not None:
+            batch.finish(job, repeat(known, job.point, lowered.program, lowered.phases))
+            return True
+        for other in batch.jobs:
+            if other is not job and other.result is None and _code(other) == lowered.code:
+                batch.twins.append((job, other))
+                return True
+        return False
+
+
+def answer_twins(batch: Batch) -> None:
+    """Give every job that waited for equal code that code's result."""
+    for job, other in batch.twins:
+        if other.result is not None:
+            phases = job.lowered.phases if job.lowered else Phases()
+            program = job.lowered.program if job.lowered else None
+            batch.finish(job, repeat(other.result, job.point, program, phases))
+    batch.twins.clear()
+
+
+def crashed(job: Job, worker: WorkerProcess, pool: WorkerPool, batch: Batch) -> None:
+    """A worker closed its connection; the job that it was working on is to blame.
+
+    Nothing in a candidate sends SIGKILL: the kernel or a person did. Such a job is tried once more.
+    """
+    by_sigkill = worker.ended_by_signal(_KILLED_FROM_OUTSIDE)
+    ending = pool.replace(worker)
+    if by_sigkill and not job.retried:
+        job.retried = True
+    elif job.result is None:
+        batch.finish(job, job.result_so_far(Status.CRASH, f"worker {ending}"))
+    batch.lost(worker)
+
+
+def _code(job: Job) -> str | None:
+    return job.lowered.code if job.lowered is not None else None

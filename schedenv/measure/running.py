@@ -1,0 +1,217 @@
+"""Verify and time built candidates, one at a time, and let the best of them take turns.
+
+The speed of a shared machine drifts by half within seconds, so a time alone says little about
+which of two candidates is faster. Hence the incumbent stays loaded and runs again right before
+each candidate: its slowdown against its own estimate is the drift that the candidate's samples are
+divided by. The same kernel of the same task slows down as its rivals do; a kernel of another kind
+does not (`runs/drift.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import msgspec
+
+from schedenv.measure import messages
+from schedenv.measure.building import crashed
+from schedenv.measure.job import Batch, Job
+from schedenv.measure.pool import Ended, Limits, WorkerPool
+from schedenv.measure.result import Result, Status, robust_estimate
+from schedenv.measure.timing import CLOSE_FACTOR, Look
+
+_TURNS = 3
+_DRIFT_LASTS_S = 0.25
+_LONGEST_INCUMBENT_CALL_S = 0.02
+_UNKNOWN_CALL_S = 1e-3
+
+
+class Runner:
+    """Runs the jobs of batches and keeps the fastest of them loaded.
+
+    Args:
+        pool: The workers that built them.
+        limits: Deadlines.
+        floor_s: Seconds below which a measurement cannot be true.
+
+    Attributes:
+        incumbent: The fastest job so far; None before there is one.
+    """
+
+    def __init__(self, pool: WorkerPool, limits: Limits, floor_s: float) -> None:
+        self._pool, self._limits, self._floor_s = pool, limits, floor_s
+        self._drift: tuple[float, float] | None = None
+        self.incumbent: Job | None = None
+
+    def run_all(self, batch: Batch) -> None:
+        """Verify and time every built job, then compare those close to the fastest."""
+        contenders: list[Job] = []
+        for job in batch.jobs:
+            if job.result is None and job.held_by(self._pool.workers):
+                bar_s = batch.bar_s
+                self._run(job, batch)
+                if job.result is not None and _is_close(job.result, bar_s):
+                    contenders.append(job)
+                self._pool.settle()
+        self._take_turns([job for job in contenders if _is_close(job.result, batch.bar_s)])
+        for job in contenders:
+            assert job.result is not None
+            batch.finish(job, job.result)
+        self._crown(contenders)
+
+    # -- one candidate --------------------------------------------------------------------------
+
+    def _run(self, job: Job, batch: Batch) -> None:
+        """Run a job; a result that is close to the fastest is not announced yet."""
+        worker = job.worker
+        assert worker is not None
+        drift = self._drift_now()
+        limit_s = self._limits.run_s(batch.bar_s)
+        incumbent_s = None if batch.bar_s is None else batch.bar_s * (drift or 1.0)
+        worker.ask(messages.Run(job.id, incumbent_s), limit_s)
+        answer = self._pool.wait_for(worker)
+        if isinstance(answer, messages.Ran):
+            result = self._judge(job, answer, drift)
+            if _is_close(result, batch.bar_s):
+                job.result = result
+            else:
+                batch.finish(job, result)
+            if result.estimate_s is not None:
+                batch.bar_s = min(result.estimate_s, batch.bar_s or math.inf)
+        elif answer is Ended.OVERDUE:
+            self._pool.replace(worker)
+            reason = f"not verified and timed after {limit_s:.3g} s"
+            batch.finish(job, job.result_so_far(Status.RUN_TIMEOUT, reason))
+            batch.lost(worker)
+        else:
+            crashed(job, worker, self._pool, batch)
+
+    def _judge(self, job: Job, ran: messages.Ran, drift: float | None) -> Result:
+        """The result of a job after its first look; impossible times get a second one."""
+        run_s = ran.run_s
+        problem = self._impossible(ran.look)
+        if ran.look is not None and problem is not None:
+            again = self._look(job, _UNKNOWN_CALL_S)
+            if again is not None:
+                problem = self._impossible(again.look)
+                run_s += again.run_s
+                ran = msgspec.structs.replace(ran, look=again.look)
+        if ran.look is not None:
+            # A time that is not a number is told in words; the records cannot hold it.
+            finite = tuple(filter(math.isfinite, ran.look.samples_s))
+            job.looks.append((msgspec.structs.replace(ran.look, samples_s=finite), drift))
+        unfit = ran.status is not Status.OK or problem is not None
+        status = Status.NOISY if ran.status is Status.OK and problem else ran.status
+        result = job.result_so_far(status, ran.reason or problem)
+        return msgspec.structs.replace(
+            result,
+            samples_s=job.samples_s,
+            drifts=job.drifts,
+            slowdowns=(ran.look.slowdown,) if ran.look and ran.look.slowdown else (),
+            estimate_s=None if unfit else job.estimate_s(0),
+            early_stopped=ran.look is not None and ran.look.early_stopped,
+            max_error=ran.max_error,
+            phases=msgspec.structs.replace(result.phases, verify_s=ran.verify_s, run_s=run_s),
+        )
+
+    def _impossible(self, look: Look | None) -> str | None:
+        """Why a look cannot be true; None if it can."""
+        if look is None:
+            return None
+        for sample_s in look.samples_s:
+            if not math.isfinite(sample_s) or sample_s <= 0:
+                return f"the clock returned {sample_s} s"
+        if min(look.samples_s) < self._floor_s:
+            return (
+                f"timed at {min(look.samples_s) * 1e6:.3g} us, below the {self._floor_s * 1e6:.3g} "
+                "us that this machine needs at the very least"
+            )
+        return None
+
+    # -- the incumbent --------------------------------------------------------------------------
+
+    def _drift_now(self) -> float | None:
+        """How much slower than its estimate the incumbent runs now; None if it cannot be asked."""
+        incumbent = self.incumbent
+        if incumbent is None or not incumbent.held_by(self._pool.workers):
+            return None
+        assert incumbent.result is not None
+        estimate_s = incumbent.result.estimate_s
+        if estimate_s is None or estimate_s > _LONGEST_INCUMBENT_CALL_S:
+            return None
+        if self._drift is None or time.monotonic() > self._drift[1]:
+            looked = self._look(incumbent, estimate_s)
+            if looked is None:
+                return None
+            drift = robust_estimate(looked.look.samples_s) / estimate_s
+            self._drift = (drift, time.monotonic() + _DRIFT_LASTS_S)
+        return self._drift[0]
+
+    def _take_turns(self, contenders: list[Job]) -> None:
+        """Time contenders again, at several moments, each beside the incumbent.
+
+        The first look chose them and so flatters them; their estimates come from the turns alone.
+        """
+        undecided = len(contenders) > (self.incumbent is None)
+        for _ in range(_TURNS if undecided else 0):
+            for job in contenders:
+                result = job.result
+                assert result is not None
+                if not job.held_by(self._pool.workers):
+                    continue
+                self._drift = None
+                drift = self._drift_now()
+                looked = self._look(job, result.estimate_s or 0.0)
+                if looked is not None:
+                    job.looks.append((looked.look, drift))
+                    job.result = _with_looks(job, result, looked.run_s)
+
+    def _crown(self, contenders: list[Job]) -> None:
+        """Make the fastest contender the incumbent, if it is faster."""
+        held = [job for job in contenders if job.held_by(self._pool.workers)]
+        rivals = [*held, *([self.incumbent] if self.incumbent is not None else [])]
+        if rivals:
+            fastest = min(rivals, key=_estimate_s)
+            if fastest is not self.incumbent:
+                self.incumbent, self._drift = fastest, None
+
+    def _look(self, job: Job, call_s: float) -> messages.Looked | None:
+        """Time a loaded job once more; None if its worker failed, which is then replaced.
+
+        A kernel that ran before is not expected to fail; if it does, what is known of it stands.
+        """
+        assert job.worker is not None
+        # Even a kernel in a slow moment gets the time that the slowest admitted one would.
+        job.worker.ask(messages.LookAgain(job.id, call_s), self._limits.run_s(call_s))
+        answer = self._pool.wait_for(job.worker)
+        if isinstance(answer, messages.Looked):
+            return answer
+        self._pool.replace(job.worker)
+        self._pool.settle()
+        return None
+
+
+def _with_looks(job: Job, result: Result, run_s: float) -> Result:
+    """The result after another look that took `run_s`."""
+    return msgspec.structs.replace(
+        result,
+        samples_s=job.samples_s,
+        drifts=job.drifts,
+        estimate_s=job.estimate_s(first=1),
+        phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
+    )
+
+
+def _estimate_s(job: Job) -> float:
+    estimate_s = job.result.estimate_s if job.result is not None else None
+    return math.inf if estimate_s is None else estimate_s
+
+
+def _is_close(result: Result | None, bar_s: float | None) -> bool:
+    """Whether a result is too close to the fastest one for one look to rank it."""
+    return (
+        result is not None
+        and result.estimate_s is not None
+        and (bar_s is None or result.estimate_s < CLOSE_FACTOR * bar_s)
+    )
