@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | export | doctor | fleet`."""
+"""The command line: `schedenv tasks | tune | record | export | doctor | fleet`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from schedenv import __version__
 from schedenv.cli.doctor import doctor
 from schedenv.cli.export import export
 from schedenv.cli.fleet import app as fleet
+from schedenv.cli.record import record
 from schedenv.cli.tasks import tasks
 from schedenv.cli.tune import tune
 from schedenv.errors import InputError, SchedenvError
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(tasks)
 app.command()(tune)
+app.command()(record)
 app.command()(export)
 app.command()(doctor)
 app.add_typer(fleet, name="fleet")

@@ -18,9 +18,11 @@ class Budget:
 
     Attributes:
         trials: Candidates that may be measured; None for no limit.
-        seconds: Wall-clock seconds that may pass; None for no limit.
+        seconds: Seconds that may pass; None for no limit.
         used_trials: Candidates measured, earlier runs of a resumed one included.
         used_s: Seconds spent before this process took over.
+        clock: Where the time comes from; a simulated search puts its own in, and then all seconds
+            are simulated ones.
 
     Raises:
         InputError: No limit is given, or one that is not positive.
