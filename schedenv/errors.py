@@ -103,6 +103,14 @@ class CorruptStoreError(StoreError):
     """The record store's file is damaged or is not a record store."""
 
 
+class StoreLockedError(StoreError):
+    """Another process holds the record store for longer than it is waited for."""
+
+
+class UnreadableRecordsWarning(UserWarning):
+    """Some records of a store cannot be read and were left out; the message says how many."""
+
+
 class ForeignRecordsError(StoreError):
     """The record store holds records of other hardware, or another space or schema version."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with every change of the tables, together with a step in `schedenv.records.migrations`."""
 
 metadata = sa.MetaData()
 
@@ -13,6 +14,20 @@ about = sa.Table(
     metadata,
     sa.Column("key", sa.String(64), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("task_hash", sa.String(16), nullable=False, index=True),
+    sa.Column("task_name", sa.Text, nullable=False),
+    sa.Column("agent", sa.Text),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("host", sa.Text),
+    # Arguments, hardware, versions as JSON.
+    sa.Column("details", sa.Text, nullable=False),
+    sa.Column("started_at", sa.String(32), nullable=False),
 )
 
 records = sa.Table(
@@ -34,4 +49,8 @@ records = sa.Table(
     # Budget seconds that the run had spent when the result was known; resuming starts there.
     sa.Column("elapsed_s", sa.Float, nullable=False),
     sa.Column("created_at", sa.String(32), nullable=False),
+    # The run that measured it, of the table `runs`; none for what was imported.
+    sa.Column("run_id", sa.String(64), index=True),
+    # What tells two measurements apart (see `schedenv.records.record.digest`): merging uses it.
+    sa.Column("digest", sa.String(32), nullable=False, server_default="", index=True),
 )
