@@ -216,6 +216,10 @@ class DeviceWorker:
             )
         look = self._look(session, request, arguments, call_s)
         run_s = time.perf_counter() - start - verify_s
+        wrong = [sample_s for sample_s in look.samples_s if not 0 < sample_s < math.inf]
+        if wrong:
+            reason = f"the clock returned {wrong[0]} s"
+            return messages.Ran(request.job, Status.NOISY, reason, None, error, verify_s, run_s)
         return messages.Ran(request.job, Status.OK, None, look, error, verify_s, run_s)
 
     def _look(

@@ -82,6 +82,7 @@ class Job:
         device: Address of the device that it was sent to last; None before.
         losses: How many devices failed it.
         losses_while_running: How many of them while its kernel was there.
+        doubted: Whether one impossible time was dismissed.
         looks: Sequences of samples taken so far.
         result: How it ended; None before.
     """
@@ -94,6 +95,7 @@ class Job:
     device: str | None = None
     losses: int = 0
     losses_while_running: int = 0
+    doubted: bool = False
     looks: list[Look] = field(default_factory=list)
     result: Result | None = None
 
@@ -106,6 +108,7 @@ class Batch:
         incumbent_s: Estimate of the best candidate so far; None if there is none.
         on_result: Told every new result.
         known: What has been measured before, and will be; None measures equal programs anew.
+        floor_s: Seconds below which a measurement cannot be true.
 
     Attributes:
         to_build: Jobs that wait for a worker.
@@ -119,7 +122,9 @@ class Batch:
         incumbent_s: float | None,
         on_result: Callable[[Result], None] | None,
         known: KnownResults | None,
+        floor_s: float,
     ) -> None:
+        self._floor_s = floor_s
         self.jobs, self.incumbent_s, self._on_result = jobs, incumbent_s, on_result
         self._known = known
         self._twins: dict[str, list[Job]] = {}
@@ -158,8 +163,13 @@ class Batch:
         """
         verify_s, run_s = self._spent_s.get(job.id, (0.0, 0.0))
         self._spent_s[job.id] = (verify_s + answer.verify_s, run_s + answer.run_s)
-        if answer.status is not Status.OK or answer.look is None:
-            self.finish(job, answer.status, answer.reason, answer.max_error)
+        status, reason = self._judge(answer)
+        if status is Status.NOISY and not job.doubted:
+            job.doubted = True
+            self.to_run.append(job)
+            return
+        if status is not Status.OK or answer.look is None:
+            self.finish(job, status, reason, answer.max_error)
             return
         job.looks.append(answer.look)
         estimate_s = statistics.median(robust_estimate(look.samples_s) for look in job.looks)
@@ -169,6 +179,15 @@ class Batch:
             return
         self.incumbent_s = min(estimate_s, self.incumbent_s or estimate_s)
         self.finish(job, Status.OK, None, answer.max_error, estimate_s)
+
+    def _judge(self, answer: messages.Ran) -> tuple[Status, str | None]:
+        """A time that no kernel of the task can have is noise, whatever it is the time of."""
+        if answer.look is None or min(answer.look.samples_s) >= self._floor_s:
+            return answer.status, answer.reason
+        return Status.NOISY, (
+            f"timed at {min(answer.look.samples_s) * 1e6:.3g} us, below the "
+            f"{self._floor_s * 1e6:.3g} us that the device needs at the very least"
+        )
 
     def finish(
         self,

@@ -20,10 +20,12 @@ import msgspec
 
 from schedenv import hardware as hw
 from schedenv import tvm_adapter
+from schedenv.calibration import Peaks
 from schedenv.errors import DeviceError, DeviceLostError
 from schedenv.measure import messages, reference
 from schedenv.measure.device_worker import DeviceSetup
 from schedenv.measure.fleet_jobs import Batch, FleetLimits, Job, Step
+from schedenv.measure.floor import floor_s
 from schedenv.measure.known import KnownResults
 from schedenv.measure.pool import Ended, WorkerPool
 from schedenv.measure.process import WorkerProcess
@@ -34,7 +36,7 @@ from schedenv.space import Point
 from schedenv.tasks import Task
 from schedenv.tasks.memory import argument_bytes
 
-_MODULE = "schedenv.measure.device_worker"
+WORKER_MODULE = "schedenv.measure.device_worker"
 _KILLED_FROM_OUTSIDE = 9
 
 
@@ -75,6 +77,7 @@ class RpcMeasurer:
         task: What is measured.
         hardware: The devices', as `schedenv.measure.probe.describe` tells it.
         fleet: Which devices.
+        peaks: The devices' measured limits: what is faster is not believed. None believes all.
         workers: How many candidates are compiled or run at once; None for up to two a device.
         limits: Deadlines.
         seed: Of the verification inputs.
@@ -91,6 +94,7 @@ class RpcMeasurer:
         hardware: hw.Hardware,
         fleet: Fleet,
         *,
+        peaks: Peaks | None = None,
         workers: int | None = None,
         limits: FleetLimits | None = None,
         seed: int = 0,
@@ -98,6 +102,7 @@ class RpcMeasurer:
         task.check_memory()
         self._limits = limits or FleetLimits()
         self._fleet = fleet
+        self._floor_s = floor_s(task, peaks) if peaks is not None else 0.0
         self._transfer_bytes = sum(argument_bytes(one) for one in task.arguments)
         registered = queues(fleet.tracker).get(fleet.key)
         self._devices = max(1, len(registered.devices) if registered else 1)
@@ -114,7 +119,7 @@ class RpcMeasurer:
                 self._scratch,
                 hw.kernel_environment(hardware),
                 self._limits,
-                _MODULE,
+                WORKER_MODULE,
             )
         except BaseException:
             self.close()
@@ -207,7 +212,7 @@ class RpcMeasurer:
             code.unlink()
         jobs = [Job(self._next_job + offset, point) for offset, point in enumerate(points)]
         self._next_job += len(jobs)
-        return Batch(jobs, incumbent_s, on_result, known)
+        return Batch(jobs, incumbent_s, on_result, known, self._floor_s)
 
     def _work(self, batch: Batch, *, run: bool) -> None:
         """Build, and run unless told otherwise, until nothing is left to do."""
@@ -223,12 +228,12 @@ class RpcMeasurer:
                 self._take(worker, answer, batch)
 
     def _hand_out(self, worker: WorkerProcess, batch: Batch, *, run: bool) -> None:
-        """Give an idle worker what keeps most devices busy."""
+        """Give an idle worker what keeps most devices busy: one more waits than there are."""
         if worker.builds >= self._limits.builds_per_worker:
             self._replace(worker)
             return
         holding = sum(step is not Step.BUILD for _, step in self._doing.values())
-        if run and batch.to_run and (holding < self._devices or not batch.to_build):
+        if run and batch.to_run and (holding <= self._devices or not batch.to_build):
             job = batch.to_run.popleft()
             self._doing[worker] = (job, Step.ACQUIRE)
             session_s = self._limits.session_s(batch.incumbent_s, self._transfer_bytes)
@@ -336,6 +341,7 @@ class RpcMeasurer:
                 return
             job.looks.clear()
             batch.ran(job, ran, once=True)
+        batch.to_run.clear()
 
     def _lose_all(
         self,

@@ -25,6 +25,7 @@ DEFAULT_PORT = 9190
 _IO_S = 10.0
 _POLL_S = 1.0
 _RETRY_S = 0.5
+_NO_TRACKER = "what listens there is not a TVM tracker"
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,10 @@ def _queues(tracker: Address, timeout_s: float) -> dict[str, Queue]:
     with _connect(tracker, timeout_s) as connection:
         base.sendjson(connection, [base.TrackerCode.SUMMARY])
         _, summary = base.recvjson(connection)
+        return _read_summary(summary)
+
+
+def _read_summary(summary: dict[str, Any]) -> dict[str, Queue]:
     devices: dict[str, list[str]] = {key: [] for key in summary["queue_info"]}
     for server in summary["server_info"]:
         _, _, key = server["key"].partition(":")
@@ -225,8 +230,12 @@ def _connect(tracker: Address, timeout_s: float) -> Iterator[socket.socket]:
         connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
         (magic,) = struct.unpack("<i", base.recvall(connection, 4))
         if magic != base.RPC_TRACKER_MAGIC:
-            raise OSError("what listens there is not a TVM tracker")
-        yield connection
+            raise OSError(_NO_TRACKER)
+        try:
+            yield connection
+        except (ValueError, TypeError, LookupError, AttributeError):
+            # Its answer is not JSON, or not of the shape that a tracker's has.
+            raise OSError(_NO_TRACKER) from None
 
 
 def _unreachable(
