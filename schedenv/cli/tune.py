@@ -16,6 +16,7 @@ from schedenv.calibration import Peaks
 from schedenv.calibration import peaks as measure_peaks
 from schedenv.cli.display import LiveDisplay, duration
 from schedenv.cli.fleet import find_devices
+from schedenv.records.database import is_url, without_password
 from schedenv.space import UNTUNED
 from schedenv.tasks import resolve
 from schedenv.tuning import run_dir
@@ -63,6 +64,13 @@ def tune(
             "are served by plain TVM.",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the results go, if not to --out: a file, or "
+            "postgresql+psycopg://USER@HOST/NAME."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")
     ] = False,
@@ -84,6 +92,7 @@ def tune(
         devices.fleet if devices else None,
         devices.hardware if devices else None,
         hardware_file,
+        store if store is None or is_url(store) else str(Path(store).absolute()),
     )
     peaks = devices.peaks if devices else _own_peaks()
     console = Console(highlight=False)
@@ -126,6 +135,8 @@ def resume_command(request: Request, budget_factor: int = 1) -> str:
         words += ["--tracker", str(request.fleet.tracker), "--key", request.fleet.key]
     if request.hardware_file is not None:
         words += ["--hardware", str(request.hardware_file)]
+    if request.store is not None:
+        words += ["--store", without_password(request.store)]
     words += ["--seed", str(request.seed), "--out", str(request.out), "--resume"]
     return shlex.join(words)
 

@@ -48,19 +48,23 @@ def open_run_dir(path: Path, *, resume: bool) -> Path:
     return path
 
 
-def check_same_run(path: Path, run: Mapping[str, Any]) -> None:
-    """Refuse to resume a run of another task, agent or seed.
+def check_same_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse to resume a run of another task, agent, seed or store.
+
+    Returns:
+        The run as it was described when it was started.
 
     Raises:
         OutputDirError: They differ; the message has both values.
     """
     earlier = read_json(path / RUN)
-    for key in ("task", "task_hash", "agent", "seed"):
+    for key in ("task", "task_hash", "agent", "seed", "store"):
         if earlier.get(key) != run[key]:
             raise OutputDirError(
                 f"--out {path} holds a run of {key} {earlier.get(key)!r}, not {run[key]!r}; "
                 "repeat the command that started it with --resume, or choose another --out"
             )
+    return earlier
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
