@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ def write_table(table: Table, path: Path) -> None:
             writer.add_key_value_metadata({INFO_KEY: info, DIGEST_KEY: _digest(info, table.rows)})
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise OutputDirError(
             f"{path} cannot be written ({error.strerror or error}); choose another --out"
         ) from None

@@ -56,12 +56,12 @@ _FINAL_BUDGET_S = 60.0
 _UNTUNED_FORM = "untuned"
 _METHOD = (
     "Every program was built, verified and timed in several passes over the whole sub-space, each "
-    "in an order of its own and with fresh workers and inputs; a pass is scaled to the average "
-    "speed of all passes, and the median look is the estimate, the fastest and the slowest look "
-    "its interval. The fastest were then timed against each other in random order, in fresh "
-    "processes; the slowness that all of a round share is divided out, kernels from the middle of "
-    "the field give the scale, and the interval is a 95 % bootstrap, widened to the estimates of "
-    "the turns. Points of one program or of equal code share their numbers."
+    "in an order of its own and with fresh workers and inputs; passes are scaled to each other, "
+    "and the median look is the estimate, the fastest and the slowest look its interval. The "
+    "fastest were then timed against each other in random order, in fresh processes; the slowness "
+    "that all of a round share is divided out, kernels from the middle of the field give the "
+    "scale, and the interval is a 95 % bootstrap, widened to the estimates of the turns. Points of "
+    "one program or of equal code share their numbers."
 )
 
 

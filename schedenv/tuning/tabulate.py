@@ -1,13 +1,13 @@
 """From several looks at every candidate to one table: estimates, intervals, the optimum.
 
-The machine's speed drifts, so a look is compared with the other looks of its pass only: every
-pass is scaled to the average speed of all passes, and the candidates that were timed against each
-other at the end are scaled by their rivals in the middle of the field, which were not chosen for
-being fast.
+The machine's speed drifts, so a look is compared with the other looks of its pass only: the passes
+are scaled to each other, and the candidates that were timed against each other at the end are
+scaled by their rivals in the middle of the field, which were not chosen for being fast.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import Counter, defaultdict
@@ -50,21 +50,30 @@ class Estimate:
 
 
 def pass_scales(looks: Looks, passes: int) -> list[float]:
-    """How slow the machine was in each pass, compared with the average of all of them.
+    """What the estimates of each pass must be divided by to be comparable, and true in seconds.
 
-    Median over the candidates that were timed in every pass of their slowness in this one.
+    Within a pass the measurer compares every candidate with its incumbent, so all its estimates
+    are off by the same factor if the incumbent was first timed in a slow moment. Passes are
+    compared by the candidates that were timed in all of them (their median), and brought to
+    seconds by the samples as the clock gave them: a quarter of those were taken at the resulting
+    speed or a faster one.
     """
-    logs = np.array(
-        [
-            [np.log(result.estimate_s or np.nan) for result in results]
-            for results in looks.values()
-            if len(results) == passes and all(r.ok and not r.repeated for r in results)
-        ]
-    )
+    common = [
+        [math.log(result.estimate_s) for result in results if result.estimate_s is not None]
+        for results in looks.values()
+        if all(result.ok and not result.repeated for result in results)
+    ]
+    logs = np.array([row for row in common if len(row) == passes])
     if not len(logs):
         return [1.0] * passes
-    relative = logs - logs.mean(axis=1, keepdims=True)
-    return [float(scale) for scale in np.exp(np.median(relative, axis=0))]
+    scales = np.exp(np.median(logs - logs.mean(axis=1, keepdims=True), axis=0))
+    clock = [
+        robust_estimate(result.samples_s) / (result.estimate_s / scale)
+        for results in looks.values()
+        for result, scale in zip(results, scales, strict=True)
+        if result.estimate_s is not None and not result.repeated
+    ]
+    return [float(scale) for scale in scales / np.quantile(clock, 0.25)]
 
 
 def estimates_of(looks: Looks, scales: Sequence[float]) -> dict[Point, Estimate]:
