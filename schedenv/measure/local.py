@@ -22,6 +22,7 @@ from schedenv.measure.building import Builder, answer_twins
 from schedenv.measure.floor import floor_s
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.known import KnownResults
+from schedenv.measure.nursery import Nursery
 from schedenv.measure.pool import Limits, WorkerPool
 from schedenv.measure.result import Result
 from schedenv.measure.running import Runner
@@ -92,17 +93,20 @@ class LocalMeasurer:
         self._hardware = hardware
         self._next_job = 0
         self._known = KnownResults()
+        self._nursery: Nursery | None = None
         self._pool: WorkerPool | None = None
         self._turns = MachineTurns()
         self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
         try:
             reference.prepare(task, self._scratch, hardware, seed)
-            self._pool = WorkerPool(
-                workers or hardware.cores,
+            self._nursery = Nursery(
                 self._write_setup(task),
                 self._scratch,
                 hw.kernel_environment(hardware),
-                self._limits,
+                self._limits.start_s,
+            )
+            self._pool = WorkerPool(
+                workers or hardware.cores, self._nursery.spawn, self._scratch, self._limits
             )
         except BaseException:
             self.close()
@@ -164,6 +168,8 @@ class LocalMeasurer:
         """Kill the workers and remove the scratch directory."""
         if self._pool is not None:
             self._pool.close()
+        if self._nursery is not None:
+            self._nursery.close()
         self._turns.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import connection
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from schedenv.errors import WorkerError
 from schedenv.measure import messages
-from schedenv.measure.process import WorkerProcess
+from schedenv.measure.process import Spawn, StartFailedError, WorkerProcess
 
 _ENOUGH_BUILDS = 5
 
@@ -74,28 +74,16 @@ class WorkerPool:
 
     Args:
         size: How many.
-        setup_file: JSON of `messages.Setup`.
+        spawn: How they are started.
         scratch_dir: Where their standard error goes.
-        environment: Variables set on top of this process's own.
         limits: Deadlines.
-        module: What the workers run; None for the local measurer's.
 
     Attributes:
         workers: Those alive, as far as known.
     """
 
-    def __init__(
-        self,
-        size: int,
-        setup_file: Path,
-        scratch_dir: Path,
-        environment: Mapping[str, str],
-        limits: Limits,
-        module: str | None = None,
-    ) -> None:
-        self._module = module
-        self._setup_file, self._scratch_dir = setup_file, scratch_dir
-        self._environment, self._limits = environment, limits
+    def __init__(self, size: int, spawn: Spawn, scratch_dir: Path, limits: Limits) -> None:
+        self._spawn, self._scratch_dir, self._limits = spawn, scratch_dir, limits
         self._starting: set[WorkerProcess] = set()
         self._failed_starts = 0
         self.workers: list[WorkerProcess] = []
@@ -167,15 +155,23 @@ class WorkerPool:
         self._starting.clear()
 
     def _start(self) -> None:
-        worker = WorkerProcess(
-            self._setup_file,
-            self._scratch_dir,
-            self._environment,
-            self._limits.start_s,
-            self._module,
-        )
-        self.workers.append(worker)
-        self._starting.add(worker)
+        while True:
+            try:
+                worker = WorkerProcess(self._spawn, self._scratch_dir, self._limits.start_s)
+            except StartFailedError as error:
+                self._count_failed_start(str(error))
+            else:
+                self.workers.append(worker)
+                self._starting.add(worker)
+                return
+
+    def _count_failed_start(self, reason: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= self._limits.start_attempts:
+            raise WorkerError(
+                f"a measurement worker failed to start {self._failed_starts} times in a row "
+                f"({reason}); run: schedenv doctor"
+            )
 
     def _started(self, worker: WorkerProcess, answer: messages.Response | Ended) -> bool:
         """Deal with what a starting worker says; false if it was not starting."""
@@ -185,12 +181,9 @@ class WorkerPool:
             self._starting.discard(worker)
             self._failed_starts = 0
             return True
-        self._failed_starts += 1
-        ending = self.replace(worker)
-        if self._failed_starts >= self._limits.start_attempts:
-            reason = answer.reason if isinstance(answer, messages.Failed) else ending
-            raise WorkerError(
-                f"a measurement worker failed to start {self._failed_starts} times in a row "
-                f"({reason}); run: schedenv doctor"
-            )
+        ending = worker.kill()
+        self.workers.remove(worker)
+        self._starting.discard(worker)
+        self._count_failed_start(answer.reason if isinstance(answer, messages.Failed) else ending)
+        self._start()
         return True

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -21,18 +22,68 @@ _serial = itertools.count()
 
 _STDERR_TAIL_BYTES = 2000
 
-WORKER_MODULE = "schedenv.measure.worker"
+
+class StartFailedError(Exception):
+    """A worker could not even be started; the text says why."""
+
+
+class Process(Protocol):
+    """What a `WorkerProcess` needs to know of the operating system's process."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        ...
+
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+
+Spawn = Callable[[int, int], Process]
+"""Starts a worker, given the descriptors of its connection and of its standard error."""
+
+
+def fresh_interpreter(module: str, setup_file: Path, environment: Mapping[str, str]) -> Spawn:
+    """Start workers as interpreters of their own: `python -m module CONNECTION SETUP`.
+
+    Args:
+        module: What they run.
+        setup_file: What they need to know.
+        environment: Variables set on top of this process's own.
+    """
+
+    def spawn(connection_fd: int, stderr_fd: int) -> Process:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(connection_fd), str(setup_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=stderr_fd,
+            stderr=stderr_fd,
+            env={**os.environ, **environment},
+            pass_fds=[connection_fd],
+            start_new_session=True,
+        )
+
+    return spawn
 
 
 class WorkerProcess:
     """One worker process.
 
     Args:
-        setup_file: JSON of `messages.Setup`.
+        spawn: How it is started.
         scratch_dir: Where its standard error goes.
-        environment: Variables set on top of this process's own.
         start_timeout_s: Deadline for its first message, `Ready`.
-        module: What it runs; None for `WORKER_MODULE`.
 
     Attributes:
         busy: Whether an answer is due.
@@ -40,33 +91,18 @@ class WorkerProcess:
         deadline_s: Monotonic time at which the current answer is overdue.
     """
 
-    def __init__(
-        self,
-        setup_file: Path,
-        scratch_dir: Path,
-        environment: Mapping[str, str],
-        start_timeout_s: float,
-        module: str | None = None,
-    ) -> None:
+    def __init__(self, spawn: Spawn, scratch_dir: Path, start_timeout_s: float) -> None:
         self._stderr_file = scratch_dir / f"worker-{next(_serial)}.stderr"
         self.connection, child = Pipe()
-        with self._stderr_file.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    module or WORKER_MODULE,
-                    str(child.fileno()),
-                    str(setup_file),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                env={**os.environ, **environment},
-                pass_fds=[child.fileno()],
-                start_new_session=True,
-            )
-        child.close()
+        try:
+            with self._stderr_file.open("wb") as stderr:
+                self._process = spawn(child.fileno(), stderr.fileno())
+        except BaseException:
+            self.connection.close()
+            self._stderr_file.unlink(missing_ok=True)
+            raise
+        finally:
+            child.close()
         self.builds = 0
         self.busy = True
         self.deadline_s = time.monotonic() + start_timeout_s
@@ -118,9 +154,9 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         self.connection.close()
-        text = self._stderr_tail()
+        ending = describe_end(ended_by, self._stderr_file)
         self._stderr_file.unlink(missing_ok=True)
-        return f"{_describe_exit(ended_by)}{': ' + text if text else ''}"
+        return ending
 
     def ended_by_signal(self, number: int) -> bool:
         """Whether the process is dead of that signal."""
@@ -128,14 +164,22 @@ class WorkerProcess:
             self._process.wait(0.2)
         return self._process.returncode == -number
 
-    def _stderr_tail(self) -> str:
-        with contextlib.suppress(OSError), self._stderr_file.open("rb") as stderr:
-            stderr.seek(max(0, self._stderr_file.stat().st_size - _STDERR_TAIL_BYTES))
-            lines = stderr.read().decode(errors="replace").split("\n")
-            said = [line.strip() for line in lines if line.strip()]
-            # The first lines of a native backtrace and the last of a Python one are what tells.
-            return " | ".join(said if len(said) <= 8 else [*said[:4], "...", *said[-4:]])
-        return ""
+
+def describe_end(code: int | None, stderr_file: Path) -> str:
+    """How a process ended, and the last lines that it wrote to standard error.
+
+    Args:
+        code: Its exit code, negative for a signal; None if it was still running.
+        stderr_file: What it wrote.
+    """
+    text = ""
+    with contextlib.suppress(OSError), stderr_file.open("rb") as stderr:
+        stderr.seek(max(0, stderr_file.stat().st_size - _STDERR_TAIL_BYTES))
+        lines = stderr.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        # The first lines of a native backtrace and the last of a Python one are what tells.
+        text = " | ".join(said if len(said) <= 8 else [*said[:4], "...", *said[-4:]])
+    return f"{_describe_exit(code)}{': ' + text if text else ''}"
 
 
 def _describe_exit(code: int | None) -> str:

@@ -28,7 +28,7 @@ from schedenv.measure.fleet_jobs import Batch, FleetLimits, Job, Step
 from schedenv.measure.floor import floor_s
 from schedenv.measure.known import KnownResults
 from schedenv.measure.pool import Ended, WorkerPool
-from schedenv.measure.process import WorkerProcess
+from schedenv.measure.process import WorkerProcess, fresh_interpreter
 from schedenv.measure.result import Result, Status
 from schedenv.measure.timing import calls_per_sample
 from schedenv.measure.tracker import Fleet, queues, status_command
@@ -115,11 +115,13 @@ class RpcMeasurer:
             reference.prepare(task, self._scratch, hardware, seed)
             self._pool = WorkerPool(
                 workers or min(2 * self._devices, self._devices + (os.cpu_count() or 1)),
-                self._write_setup(task, hardware),
+                fresh_interpreter(
+                    WORKER_MODULE,
+                    self._write_setup(task, hardware),
+                    hw.kernel_environment(hardware),
+                ),
                 self._scratch,
-                hw.kernel_environment(hardware),
                 self._limits,
-                WORKER_MODULE,
             )
         except BaseException:
             self.close()

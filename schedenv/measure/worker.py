@@ -1,4 +1,4 @@
-"""The process that compiles, verifies and times candidates: `python -m schedenv.measure.worker`.
+"""What compiles, verifies and times candidates; `python -m schedenv.measure.worker` forks it.
 
 It holds no policy. Deadlines, respawning and scheduling are the parent's; whatever a candidate
 does to this process (hang, crash, exhaust memory), the parent sees and survives.
@@ -11,11 +11,13 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
 import time
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -24,7 +26,7 @@ from schedenv import hardware as hw
 from schedenv import tvm_adapter
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.fma import reference_kernel
-from schedenv.measure import messages, timing
+from schedenv.measure import messages, nursery, timing
 from schedenv.measure.result import Phases, Status
 from schedenv.measure.verify import VerificationData, deviation
 from schedenv.space import UNTUNED, Point, Space
@@ -206,27 +208,66 @@ def _limit_memory(limit_bytes: int | None) -> None:
 
 
 def main() -> None:
-    """Serve requests from the connection whose descriptor is the first argument."""
+    """Be the nursery of workers: arguments are the control socket's descriptor and the setup file.
+
+    Sets a worker up, and forks it whenever it is told to.
+    """
     die_with_parent()
     # The terminal's Ctrl-C is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(int(sys.argv[1]))
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            setup = msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=messages.Setup)
-            worker = Worker(setup)
-            _limit_memory(setup.memory_limit_bytes)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {tvm_adapter.first_line(error)}"
-            connection.send_bytes(messages.encode(messages.Failed(reason)))
+    control = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        setup = msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=messages.Setup)
+        worker = Worker(setup)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {tvm_adapter.first_line(error)}"
+        control.send(nursery.encode(nursery.Grown(reason)))
+        return
+    control.send(nursery.encode(nursery.Grown()))
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
+        if not packet:
             return
-        connection.send_bytes(messages.encode(messages.Ready()))
-        while True:
-            request = messages.decode_request(connection.recv_bytes())
-            connection.send_bytes(messages.encode(worker.handle(request)))
+        order = nursery.decode_order(packet)
+        if isinstance(order, nursery.Wait):
+            pid, status = os.waitpid(order.pid, os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status) if pid else None
+            control.send(nursery.encode(nursery.Waited(code)))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _be_worker(worker, setup, *descriptors)
+        control.send(nursery.encode(nursery.Forked(pid)))
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _be_worker(
+    worker: Worker, setup: messages.Setup, connection_fd: int, stderr_fd: int
+) -> NoReturn:
+    """Serve requests in a process forked for it, until the parent hangs up."""
+    try:
+        os.setsid()
+        die_with_parent()
+        os.dup2(stderr_fd, 1)
+        os.dup2(stderr_fd, 2)
+        os.close(stderr_fd)
+        _limit_memory(setup.memory_limit_bytes)
+        connection = Connection(connection_fd)
+        with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+            connection.send_bytes(messages.encode(messages.Ready()))
+            while True:
+                request = messages.decode_request(connection.recv_bytes())
+                connection.send_bytes(messages.encode(worker.handle(request)))
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    # TVM's thread pool may wait for ever in its destructor; nothing is left to be saved.
+    os._exit(0)
 
 
 if __name__ == "__main__":
     main()
-    # TVM's thread pool may wait for ever in its destructor; nothing is left to be saved.
     os._exit(0)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from schedenv import hardware as hw
 from schedenv import tvm_adapter
 from schedenv.errors import ConstraintError, MachineError, WorkerError
 from schedenv.hardware import Hardware
-from schedenv.measure import Result, Status, process
+from schedenv.measure import Result, Status, nursery
 from schedenv.measure.local import Limits, LocalMeasurer
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
@@ -217,7 +218,8 @@ def test_workers_are_replaced_after_their_share_of_builds_and_nothing_is_lost(
             points = points_of(tiny_space, 2, seed)
             assert all(result.ok for result in measurer.measure(points))
             seen |= family_of(os.getpid()) - before
-    assert len(seen) == 3
+    # Three workers, and the process that they were forked from.
+    assert len(seen) == 4
 
 
 def test_the_reference_of_a_task_that_cannot_be_computed_is_an_error_and_leaves_nothing(
@@ -227,7 +229,6 @@ def test_the_reference_of_a_task_that_cannot_be_computed_is_an_error_and_leaves_
     tmp_path: Path,
 ) -> None:
     import dataclasses
-    import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     broken = dataclasses.replace(tiny_task, spec="gmm:bad")
@@ -243,7 +244,7 @@ def test_closing_ends_every_process_and_removes_the_scratch_folder(
     measurer = LocalMeasurer(tiny_task, hardware, workers=2)
     scratch = measurer._scratch
     pids = family_of(os.getpid()) - before
-    assert len(pids) == 2
+    assert len(pids) == 3
     assert scratch.exists()
     measurer.close()
     measurer.close()
@@ -279,7 +280,7 @@ def faults_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAULTS", str(file))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        patch.setattr(process, "WORKER_MODULE", "faulty_worker")
+        patch.setattr(nursery, "WORKER_MODULE", "faulty_worker")
         yield file
 
 
@@ -439,23 +440,26 @@ def test_a_finalist_that_crashes_does_not_keep_the_others_from_being_sampled(
 
 
 def test_workers_that_never_start_are_the_machines_fault(
-    faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
+    faults_file: Path,
+    tiny_task: Task,
+    hardware: Hardware,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     starts = faults_file.with_suffix(".starts")
     starts.unlink(missing_ok=True)
     faults_file.write_text(json.dumps({"start": "fails"}))
     before = family_of(os.getpid())
-    with LocalMeasurer(tiny_task, hardware, workers=1) as measurer:
-        scratch = measurer._scratch
-        with pytest.raises(WorkerError) as raised:
-            measurer.measure(points_of(tiny_space, 1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(WorkerError) as raised:
+        LocalMeasurer(tiny_task, hardware, workers=1)
     faults_file.write_text("{}")
     assert str(raised.value) == (
         "a measurement worker failed to start 3 times in a row "
         "(exited with code 1: no licence for this machine); run: schedenv doctor"
     )
     assert len(starts.read_text()) == 3
-    assert not scratch.exists()
+    assert list(tmp_path.glob("schedenv-*/")) == []
     assert not any(is_running(pid) for pid in family_of(os.getpid()) - before)
 
 
@@ -488,7 +492,7 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         try:
             pids = parent.stdout.readline().split()
             workers = [int(pid) for pid in pids]
-            assert len(workers) == 2
+            assert len(workers) == 3
             assert all(is_running(pid) for pid in workers)
         finally:
             parent.send_signal(signal.SIGKILL)
