@@ -12,9 +12,12 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedenv.errors import ConstraintError, InstallError
@@ -55,19 +58,25 @@ def check_install() -> None:
 
 @functools.cache
 def _meta_schedule() -> ModuleType:
-    """Import MetaSchedule without the tensor intrinsics that the llvm rules never use.
-
-    `TuneContext` imports `tvm.s_tir.tensor_intrin`, which parses some 500 TVMScript functions for
-    CUDA, Hexagon and others: 14 to 40 seconds a process (measured), for nothing on a CPU. The
-    package is registered unexecuted; its submodules can still be imported one by one.
-    """
+    """Import MetaSchedule without the tensor intrinsics that the llvm rules never use."""
     check_install()
+    skip_tensor_intrinsics()
+    return importlib.import_module("tvm.s_tir.meta_schedule")
+
+
+def skip_tensor_intrinsics() -> None:
+    """Keep MetaSchedule from importing its tensor intrinsics in this process.
+
+    `TuneContext` and every process that builds for MetaSchedule import `tvm.s_tir.tensor_intrin`,
+    which parses some 500 TVMScript functions for CUDA, Hexagon and others: 14 to 40 seconds a
+    process (measured), for nothing on a CPU. The package is registered unexecuted; its submodules
+    can still be imported one by one.
+    """
     name = "tvm.s_tir.tensor_intrin"
     if name not in sys.modules:
         spec = importlib.util.find_spec(name)
         if spec is not None:
             sys.modules[name] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("tvm.s_tir.meta_schedule")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -427,6 +436,53 @@ def apply_database(mod: IRModule, directory: str, target: Target) -> IRModule | 
     """Schedule `mod` as plain TVM would from a database; None if it holds no record of it."""
     schedule = read_database(directory).query_schedule(mod, target, "main")
     return None if schedule is None else schedule.mod
+
+
+# ---------------------------------------------------------------------------------------------
+# MetaSchedule's measurement, to compare with
+# ---------------------------------------------------------------------------------------------
+
+
+def measure_with_meta_schedule(
+    mod: IRModule, scheduled: Sequence[IRModule], target: Target, builders: int
+) -> list[float]:
+    """Build and time scheduled modules with MetaSchedule's LocalBuilder and LocalRunner.
+
+    Stock settings, but for what would be unfair: its processes are spared the tensor intrinsics,
+    which on a slow machine take longer than its whole build timeout.
+
+    Args:
+        mod: The module that they are schedules of.
+        scheduled: The candidates.
+        target: What they are for.
+        builders: How many are built at once.
+
+    Returns:
+        The mean seconds of each; infinity for one that failed.
+    """
+    meta_schedule = _meta_schedule()
+    builder = meta_schedule.builder.LocalBuilder(
+        max_workers=builders, initializer=skip_tensor_intrinsics
+    )
+    runner = meta_schedule.runner.LocalRunner(initializer=skip_tensor_intrinsics)
+    arguments = meta_schedule.arg_info.ArgInfo.from_entry_func(mod, remove_preproc=True)
+    builds = builder.build(
+        [meta_schedule.builder.BuilderInput(candidate, target) for candidate in scheduled]
+    )
+    seconds = [math.inf] * len(builds)
+    inputs = [
+        (index, meta_schedule.runner.RunnerInput(build.artifact_path, "cpu", arguments))
+        for index, build in enumerate(builds)
+        if build.error_msg is None
+    ]
+    futures = runner.run([given for _, given in inputs])
+    for (index, given), future in zip(inputs, futures, strict=True):
+        result = future.result()
+        if result.error_msg is None:
+            times = [float(time_s) for time_s in result.run_secs]
+            seconds[index] = sum(times) / len(times)
+        shutil.rmtree(Path(given.artifact_path).parent, ignore_errors=True)
+    return seconds
 
 
 # ---------------------------------------------------------------------------------------------
