@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import signal
+import uuid
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,10 @@ from schedenv.errors import MachineError
 from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.rpc import RpcMeasurer
 from schedenv.measure.tracker import Fleet
-from schedenv.records import RecordStore
+from schedenv.records import RecordStore, Run, RunRecords
+from schedenv.records.database import without_password
+from schedenv.records.migrations import LEGACY_RUN
+from schedenv.records.record import now
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import run_dir
@@ -44,6 +49,7 @@ class Request:
         fleet: The devices to measure on; None for this machine.
         hardware: What they are; None for this machine.
         hardware_file: Where `hardware` was read from; None if the devices described themselves.
+        store: Where results go, a path or a URL; None for a file in `out`.
     """
 
     task: Task
@@ -57,6 +63,7 @@ class Request:
     fleet: Fleet | None = None
     hardware: hw.Hardware | None = None
     hardware_file: Path | None = None
+    store: str | None = None
 
 
 class Watcher:
@@ -112,13 +119,18 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     out = run_dir.open_run_dir(request.out, resume=request.resume)
     run = _describe_run(request, hardware, peaks, space)
     if request.resume:
-        run_dir.check_same_run(out, run)
+        # Before runs had ids, a run directory's store held one run.
+        run["run_id"] = run_dir.check_same_run(out, run).get("run_id", LEGACY_RUN)
     # Before the records: a directory that has some must be resumable.
     run_dir.write_json(out / run_dir.RUN, run)
     watcher.stage("prepare")
     with RecordStore(
-        out / run_dir.RECORDS, hardware.fingerprint, allow_foreign=request.allow_foreign
+        request.store or out / run_dir.RECORDS,
+        hardware.fingerprint,
+        # A store that several runs share may hold several machines' records, kept apart.
+        allow_foreign=request.allow_foreign or request.store is not None,
     ) as store:
+        records = RunRecords(store, _as_stored(run, request))
         with _open_measurer(request, hardware, peaks, request.seed) as measurer:
             watcher.stage("baseline")
             untuned = measurer.measure([UNTUNED])[0]
@@ -130,7 +142,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
             untuned_s = untuned.estimate_s
             watcher.baseline(untuned_s)
             loop = Loop(
-                task, space, agent, measurer, store, budget, hardware,
+                task, space, agent, measurer, records, budget, hardware,
                 lambda progress: watcher.progress(progress, budget),
             )  # fmt: skip
             watcher.stage("search")
@@ -191,6 +203,8 @@ def _describe_run(
     request: Request, hardware: hw.Hardware, peaks: Peaks, space: Space
 ) -> dict[str, Any]:
     return {
+        "run_id": uuid.uuid4().hex,
+        "store": without_password(request.store) if request.store else None,
         "task": request.task.spec,
         "task_hash": request.task.content_hash,
         "agent": request.agent,
@@ -206,6 +220,20 @@ def _describe_run(
         },
         "git_revision": run_dir.git_revision(),
     }
+
+
+def _as_stored(run: dict[str, Any], request: Request) -> Run:
+    """The run as the store keeps it."""
+    return Run(
+        id=str(run["run_id"]),
+        task_hash=request.task.content_hash,
+        task_name=request.task.name,
+        agent=request.agent,
+        seed=request.seed,
+        host=platform.node() or None,
+        details={key: run[key] for key in ("trials", "seconds", "hardware", "versions")},
+        started_at=now(),
+    )
 
 
 def describe_best(
