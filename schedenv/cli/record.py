@@ -24,6 +24,7 @@ from schedenv.tuning.recording import LOOKS, RecordProgress, RecordRequest
 from schedenv.tuning.recording import record as run_record
 
 DEFAULT_POINTS = 600
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _PRINT_INTERVAL_S = 5.0
 _STAGES = {
     "prepare": "listing the points, finding equal programs",
@@ -67,7 +68,13 @@ def record(
     console = Console(highlight=False, soft_wrap=True, quiet=as_json)
     with Console(stderr=True).status("measuring this machine's peaks (once, some 8 seconds)"):
         measure_peaks(hw.detect())
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    caught: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        caught.append(number)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
     try:
         table = run_record(request, _Printer(console, resolved.name))
     except KeyboardInterrupt:
@@ -76,9 +83,10 @@ def record(
             + resume_command(task, out, points, restrict, looks, seed),
             markup=False,
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + (caught or [signal.SIGINT])[0]) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if as_json:
         typer.echo(json.dumps(summary(table, request)))
     else:
