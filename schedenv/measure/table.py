@@ -77,16 +77,15 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         looks: How often every candidate was looked at, minutes apart.
-        finalists: How many of the fastest were timed against each other at the end.
-        final_turns: How often they were.
+        final_turns: How many of the fastest were timed against each other at the end, turn by
+            turn; those of the last turn are the finalists.
         seed: Of the order and of the verification inputs.
         seconds: What recording took.
         text: The same in words.
     """
 
     looks: int
-    finalists: int
-    final_turns: int
+    final_turns: tuple[int, ...]
     seed: int
     seconds: float
     text: str
@@ -98,7 +97,7 @@ class Optimum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         point: Its text form.
         estimate_s: Its estimate, seconds a call.
-        is_finalist: Whether it was timed against the other finalists.
+        is_finalist: Whether it was among those that were timed against each other last.
         ties: Text forms of the points whose intervals overlap the optimum's, itself included, the
             fastest first: any of them may be the fastest in truth.
     """
@@ -159,7 +158,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         looks_s: The estimate of every look at it, in the order taken.
         max_error: Largest deviation from the reference, 1 being tolerated; None if not verified.
         phases: Seconds that measuring it once took, phase by phase.
-        finalist: Whether it was timed against the other finalists.
+        finalist: Whether it was among those that were timed against each other last.
     """
 
     point: Point

@@ -45,8 +45,11 @@ from schedenv.tuning.tabulate import (
 )
 
 LOOKS = 3
-FINALISTS = 30
-FINAL_TURNS = 2
+FINAL_TURNS = (90, 30, 30)
+"""How many of the fastest are timed against each other, turn by turn.
+
+Looks minutes apart differ by half on a shared machine, so the first turn lets many in.
+"""
 
 _CHUNK = 16
 _ANCHORS = 12
@@ -58,10 +61,11 @@ _METHOD = (
     "Every program was built, verified and timed in several passes over the whole sub-space, each "
     "in an order of its own and with fresh workers and inputs; passes are scaled to each other, "
     "and the median look is the estimate, the fastest and the slowest look its interval. The "
-    "fastest were then timed against each other in random order, in fresh processes; the slowness "
-    "that all of a round share is divided out, kernels from the middle of the field give the "
-    "scale, and the interval is a 95 % bootstrap, widened to the estimates of the turns. Points of "
-    "one program or of equal code share their numbers."
+    "fastest were then timed against each other in several turns, of fewer and fewer kernels, in "
+    "random order and in fresh processes; the slowness that all of a round share is divided out, "
+    "kernels from the middle of the field give the scale, and the interval is a 95 % bootstrap, "
+    "widened to the estimates of the turns. Points of one program or of equal code share their "
+    "numbers."
 )
 
 
@@ -287,15 +291,15 @@ class _Recorder:
         scales = pass_scales(looks, self._request.looks)
         estimates = estimates_of(looks, scales)
         turns: list[Mapping[Point, Sequence[float]]] = []
-        for turn in range(FINAL_TURNS if estimates else 0):
-            turns.append(self._final_turn(turn, with_final_turns(estimates, turns)))
-        finalists = [point for turn in turns for point in turn]
+        for count in FINAL_TURNS if estimates else ():
+            known = with_final_turns(estimates, turns)
+            turns.append(self._final_turn(len(turns), count, known))
         rows = make_rows(
             self._points.points(),
             lambda point: self._measured[self._form[point]],
             looks,
             with_final_turns(estimates, turns),
-            finalists,
+            turns[-1] if turns else (),
         )
         optimum = find_optimum(rows)
         baseline = estimates_of({UNTUNED: untuned}, scales).get(UNTUNED)
@@ -332,22 +336,21 @@ class _Recorder:
         return table
 
     def _final_turn(
-        self, turn: int, estimates: Mapping[Point, Estimate]
+        self, turn: int, count: int, estimates: Mapping[Point, Estimate]
     ) -> Mapping[Point, Sequence[float]]:
-        """Time the fastest, and some anchors behind them, against each other."""
+        """Time the fastest `count`, and some anchors behind them, against each other."""
         ranked = sorted(estimates, key=lambda point: (estimates[point].latency_s, point))
-        behind = ranked[FINALISTS : FINALISTS + _ANCHORS * _ANCHOR_STRIDE : _ANCHOR_STRIDE]
-        compared = [*ranked[:FINALISTS], *behind]
+        behind = ranked[count : count + _ANCHORS * _ANCHOR_STRIDE : _ANCHOR_STRIDE]
+        compared = [*ranked[:count], *behind]
         seed = self._request.seed + self._request.looks + turn
         with self._open(seed, 1) as measurer:
             timed = interleave(measurer.load(compared), _FINAL_ROUNDS, _FINAL_BUDGET_S, seed)
         settled = settle_final_turn(timed, estimates, behind)
-        return {point: settled[point] for point in ranked[:FINALISTS] if point in settled}
+        return {point: settled[point] for point in ranked[:count] if point in settled}
 
     def _method(self) -> Method:
         return Method(
             looks=self._request.looks,
-            finalists=FINALISTS,
             final_turns=FINAL_TURNS,
             seed=self._request.seed,
             seconds=round(self._earlier_s + time.monotonic() - self._started_s, 1),

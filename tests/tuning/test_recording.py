@@ -97,9 +97,10 @@ def test_every_program_is_looked_at_in_several_passes_each_in_its_own_order(benc
     assert all(sorted(taken) == sorted(passes[0]) for taken in passes)
     assert passes[0] != passes[1] != passes[2]
     # Fresh workers and inputs for every pass; one worker that holds all finalists for every turn.
-    assert bench.opened == [(0, None), (1, None), (2, None), (3, 1), (4, 1)]
+    assert bench.opened == [(0, None), (1, None), (2, None), (3, 1), (4, 1), (5, 1)]
+    assert sum(row.finalist for row in table.rows) == 30
     for row in table.rows:
-        assert len(row.looks_s) == 3 + 2 * row.finalist
+        assert len(row.looks_s) == 3 + 1 + 2 * row.finalist
 
 
 def test_failures_are_rows_too(bench: Bench) -> None:
