@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         database = Path(scratch) / "database"
         latency_s = best["tuned"]["latency_us"] * 1e-6
-        export_metaschedule(task, point, latency_s, best["hardware"], database)
+        export_metaschedule(task, [(point, latency_s)], best["hardware"], database)
         exported = tvm_adapter.apply_database(task.mod, str(database), target)
         assert exported is not None, "plain TVM did not find the record"
         libraries = {

@@ -485,6 +485,50 @@ def measure_with_meta_schedule(
     return seconds
 
 
+def trace_json(instructions: Sequence[Any]) -> list[Any]:
+    """A trace's instructions as a database has them: [kind, inputs, attributes, outputs] each.
+
+    Random variables are named in the order in which they appear, so equal traces are equal here.
+    """
+    from tvm.s_tir import Trace
+
+    plain: list[Any] = _plain(Trace(list(instructions), {}).as_json()[0])
+    return plain
+
+
+def workload_from_json(content: Sequence[Any]) -> IRModule:
+    """The module of a line of `database_workload.json`."""
+    return _meta_schedule().database.Workload.from_json(list(content)).mod
+
+
+def apply_trace_json(mod: IRModule, trace: Sequence[Any]) -> IRModule:
+    """Apply a database's trace, postprocessing included, as plain TVM would.
+
+    Raises:
+        ConstraintError: TVM refuses it. What is no trace at all may kill the process instead.
+    """
+    from tvm.s_tir import Schedule, Trace
+
+    schedule = Schedule(mod, seed=1, debug_mask="none", error_render_level="none")
+    try:
+        Trace.apply_json_to_schedule(list(trace), schedule)
+    except Exception as error:
+        raise ConstraintError(f"TVM does not apply the trace: {first_line(error)}") from error
+    return schedule.mod
+
+
+def _plain(value: Any) -> Any:
+    """TVM's containers, numbers and strings as Python's."""
+    from tvm.tirx import FloatImm, IntImm
+
+    if isinstance(value, IntImm | FloatImm):
+        value = value.value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return [_plain(item) for item in value]
+
+
 # ---------------------------------------------------------------------------------------------
 # Schedules by hand
 # ---------------------------------------------------------------------------------------------

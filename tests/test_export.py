@@ -147,7 +147,7 @@ def test_any_point_of_any_family_survives_the_database(
     for number in range(3):
         point = space.sample(rng)
         directory = tmp_path / str(number)
-        export_metaschedule(task, point, 1e-6, hardware.fingerprint, directory)
+        export_metaschedule(task, [(point, 1e-6)], hardware.fingerprint, directory)
         found = tvm_adapter.apply_database(task.mod, str(directory), hw.target(hardware))
         assert tvm_ffi.structural_equal(found, space.apply(point).mod), point
 
@@ -157,10 +157,10 @@ def test_any_point_of_any_family_survives_the_database(
 
 def test_an_unknown_format_is_refused(run: Path, tmp_path: Path, export: Export) -> None:
     to = tmp_path / "database"
-    assert export(run, "--format", "parquet", "--to", to) == (
+    assert export(run, "--format", "csv", "--to", to) == (
         2,
         "",
-        "error: expected --format metaschedule, got 'parquet'\n",
+        "error: expected --format metaschedule or t4 or parquet, got 'csv'\n",
     )
     assert not to.exists()
     with pytest.raises(InputError):
@@ -211,7 +211,7 @@ def test_a_run_of_other_hardware_is_refused(
     assert not (tmp_path / "database").exists()
     with pytest.raises(ForeignRecordsError):
         export_metaschedule(
-            resolve(TASK), Point(0, ()), 1e-6, "elsewhere-9c", tmp_path / "database"
+            resolve(TASK), [(Point(0, ()), 1e-6)], "elsewhere-9c", tmp_path / "database"
         )
 
 
@@ -232,7 +232,7 @@ def test_a_target_below_a_file_is_refused(
     to = tmp_path / "file" / "database"
     message = f"--to {to} cannot be created (Not a directory)"
     with pytest.raises(OutputDirError, match=f"^{re.escape(message)}$"):
-        export_metaschedule(task, Point(0, ()), 1e-6, hardware.fingerprint, to)
+        export_metaschedule(task, [(Point(0, ()), 1e-6)], hardware.fingerprint, to)
 
 
 def edited_run(run: Path, copy: Path, **changes: Any) -> None:

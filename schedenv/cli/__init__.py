@@ -1,8 +1,10 @@
-"""The command line: `schedenv tasks | tune | record | export | doctor | fleet`."""
+"""The command line: `schedenv tasks | tune | record | records | export | doctor | fleet`."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -12,9 +14,11 @@ from schedenv.cli.doctor import doctor
 from schedenv.cli.export import export
 from schedenv.cli.fleet import app as fleet
 from schedenv.cli.record import record
+from schedenv.cli.records import app as records
 from schedenv.cli.tasks import tasks
 from schedenv.cli.tune import tune
 from schedenv.errors import InputError, SchedenvError
+from schedenv.records.printable import printable
 
 app = typer.Typer(
     help="Make tensor programs faster: tune them on this machine, export the schedules.",
@@ -27,6 +31,7 @@ app.command()(record)
 app.command()(export)
 app.command()(doctor)
 app.add_typer(fleet, name="fleet")
+app.add_typer(records, name="records")
 
 
 def _print_version(asked: bool) -> None:
@@ -44,16 +49,23 @@ def _common(
     del version  # the callback has dealt with it
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as a user wants it: the message, without the line of source that gave it."""
+    typer.echo(f"warning: {printable(str(message), lines=True)}", err=True)
+
+
 def main() -> None:
     """Run the command line; errors become one message and an exit code.
 
     Exit codes: 0 done, 1 the machine or the store failed, 2 the input cannot be used,
     130 interrupted.
     """
+    warnings.showwarning = _show_warning
     try:
         app()
     except SchedenvError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False)
+        # A message may quote what stands in a file that anybody may have written.
+        console.print(printable(str(error), lines=True), markup=False)
         sys.exit(2 if isinstance(error, InputError) else 1)

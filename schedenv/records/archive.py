@@ -184,8 +184,8 @@ class Archive:
             StoreError: The store cannot be read.
         """
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(schema.runs)).mappings()
-            return {str(row["id"]): run_of(_plain(row)) for row in rows}
+            rows: Iterable[Any] = connection.execute(sa.select(schema.runs)).mappings()
+            return {str(row["id"]): run_of(row) for row in rows}
 
     def add(self, rows: Sequence[Mapping[str, Any]], runs: Iterable[Run] = ()) -> None:
         """Add rows (see `schedenv.records.record.row_of`) and the runs that are not there yet.
@@ -216,6 +216,18 @@ class Archive:
                 connection.execute(table.delete().where(table.c.id.in_(batch)))
         self._database.compact()
 
+    def damage(self) -> list[str]:
+        """What a thorough check of a SQLite file finds wrong with it; empty for PostgreSQL.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        if self._database.path is None:
+            return []
+        with self._database.read() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
+            return [printable(str(line), limit=200) for line in found if line != "ok"]
+
     def unreadable(self, row_id: int, reason: str) -> CorruptStoreError:
         """The error for a row that cannot be read, where that matters."""
         return CorruptStoreError(
@@ -243,7 +255,7 @@ class Archive:
             for number, count in connection.execute(too_big.order_by(table.c.id)):
                 overlong.append(Unreadable(_number(number), too_long(count)))
             for row in connection.execute(usual).mappings():
-                yield _plain(row)
+                yield {str(key): value for key, value in row.items()}
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -332,11 +344,6 @@ def _text_length() -> sa.ColumnElement[int]:
     for column in columns:
         total = total + sa.func.coalesce(sa.func.length(column), 0)
     return total
-
-
-def _plain(row: sa.RowMapping) -> dict[str, Any]:
-    """A row under its columns' names; SQLAlchemy's own keys are a kind of string that few take."""
-    return {str(key): value for key, value in row.items()}
 
 
 def _number(value: Any) -> int:

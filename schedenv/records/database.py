@@ -64,6 +64,8 @@ class Database:
         writable: Whether a SQLite file can be written; what cannot is read without its log.
 
     Raises:
+        CorruptStoreError: The file is empty, and results are left in its log.
+        StoreError: It cannot be written, and cannot be read without writing.
         InputError: The URL is malformed, or of a database that is not supported.
         MissingExtraError: The PostgreSQL driver is not installed.
     """
@@ -72,6 +74,8 @@ class Database:
         self.lock_wait_s = lock_wait_s
         self.name = without_password(place)
         self.path = None if is_url(place) else Path(place)
+        if self.path is not None and _is_empty_beside_a_log(self.path):
+            raise self.damaged("the file is empty, its log is not")
         self.writable = self.path is None or _can_write(self.path)
         self._engine = self._sqlite(self.path) if self.path else self._postgres(str(place))
 
@@ -196,6 +200,9 @@ class Database:
             yield
         except sa.exc.DBAPIError as error:
             raise self._explain(error) from error
+        except UnicodeDecodeError as error:
+            # The driver could not read the file's bytes, not even for its own message.
+            raise self.damaged(str(error)) from error
 
     def _explain(self, error: sa.exc.DBAPIError) -> StoreError:
         said = str(error.orig).strip()
@@ -280,6 +287,12 @@ def _can_write(path: Path) -> bool:
             "a directory that you may write, and open the copy"
         )
     return False
+
+
+def _is_empty_beside_a_log(path: Path) -> bool:
+    """Whether SQLite would take the file for a new one, and throw the log away."""
+    log = path.with_name(path.name + "-wal")
+    return path.is_file() and path.stat().st_size == 0 and log.is_file() and log.stat().st_size > 0
 
 
 def _free_bytes(path: Path) -> int:

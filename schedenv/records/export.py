@@ -1,30 +1,40 @@
-"""Hand a run's best schedule to other tools."""
+"""Hand a run's best schedules to plain TVM."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from schedenv import hardware as hw
 from schedenv import tvm_adapter
 from schedenv.errors import ForeignRecordsError, InputError, OutputDirError
+from schedenv.records.printable import printable
 from schedenv.space import Point, Space
 from schedenv.tasks import Task
 
+FORMATS = ("metaschedule", "t4", "parquet")
+
 
 def export_metaschedule(
-    task: Task, point: Point, latency_s: float, fingerprint: str, directory: Path
-) -> None:
-    """Write a MetaSchedule database with one record: the best schedule and its confirmed time.
+    task: Task,
+    candidates: Sequence[tuple[Point, float]],
+    fingerprint: str,
+    directory: Path,
+) -> int:
+    """Write a MetaSchedule database of schedules and their times.
 
-    Plain TVM compiles with it: `relax.transform.MetaScheduleApplyDatabase`, or `query_schedule`
-    of the database.
+    Plain TVM compiles with the fastest of them: `relax.transform.MetaScheduleApplyDatabase`, or
+    `query_schedule` of the database. So the first candidate is to be the one whose time was
+    confirmed, and others are left out if only a lucky measurement makes them look faster.
 
     Args:
         task: What was tuned.
-        point: The winner.
-        latency_s: Its confirmed latency.
+        candidates: Points with seconds a call, the winner first.
         fingerprint: Of the hardware that it was tuned on.
         directory: Where `database_workload.json` and `database_tuning_record.json` go.
+
+    Returns:
+        How many candidates were written.
 
     Raises:
         ForeignRecordsError: The run was made on other hardware; MetaSchedule's database does not
@@ -34,23 +44,43 @@ def export_metaschedule(
     hardware = hw.detect()
     if fingerprint != hardware.fingerprint:
         raise ForeignRecordsError(
-            f"the run was made on {fingerprint}, this machine is {hardware.fingerprint}; "
-            "export on the machine that the schedule was tuned on"
+            f"the run was made on {printable(fingerprint, limit=128)}, this machine is "
+            f"{hardware.fingerprint}; export on the machine that the schedule was tuned on"
         )
     if (directory / "database_tuning_record.json").exists():
         raise OutputDirError(f"--to {directory} already holds a database; choose another --to")
+    make_directory(directory)
+    space = Space(task.mod, hardware)
+    (winner, winner_s), *others = candidates
+    kept = [(winner, winner_s), *((point, time_s) for point, time_s in others if time_s > winner_s)]
+    # The module as it came, not as the generator normalised it: plain TVM looks it up by structure.
+    records = [(task.mod, space.apply(point).trace, time_s) for point, time_s in kept]
+    tvm_adapter.write_database(str(directory), records, hw.target(hardware))
+    return len(kept)
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory that an export goes to.
+
+    Raises:
+        OutputDirError: It cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputDirError(f"--to {directory} cannot be created ({error.strerror})") from None
-    space = Space(task.mod, hardware)
-    trace = space.apply(point).trace
-    # The module as it came, not as the generator normalised it: plain TVM looks it up by structure.
-    record = (task.mod, trace, latency_s)
-    tvm_adapter.write_database(str(directory), [record], hw.target(hardware))
 
 
-FORMATS = {"metaschedule": export_metaschedule}
+def new_file(directory: Path, name: str) -> Path:
+    """A file that an export writes, in a directory made for it if need be.
+
+    Raises:
+        OutputDirError: It is there already, or the directory cannot be made.
+    """
+    if (directory / name).exists():
+        raise OutputDirError(f"--to {directory} already holds {name}; choose another --to")
+    make_directory(directory)
+    return directory / name
 
 
 def check_format(name: str) -> None:
@@ -60,4 +90,6 @@ def check_format(name: str) -> None:
         InputError: No such format.
     """
     if name not in FORMATS:
-        raise InputError(f"expected --format {' or '.join(FORMATS)}, got {name!r}")
+        raise InputError(
+            f"expected --format {' or '.join(FORMATS)}, got '{printable(name, limit=40)}'"
+        )

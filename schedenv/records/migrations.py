@@ -95,7 +95,7 @@ def _runs_and_digests(connection: sa.Connection) -> None:
 
 def _digest(row: sa.RowMapping) -> str:
     try:
-        record = record_of({str(key): value for key, value in row.items()})
+        record = record_of(dict(row))
     except UnreadableRowError:
         text = str(row["result"]).encode(errors="surrogateescape")
         return hashlib.sha256(text).hexdigest()[:32]

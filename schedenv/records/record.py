@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -98,7 +99,8 @@ class _Row(msgspec.Struct, frozen=True):
     conditions: str
     elapsed_s: float
     created_at: str
-    run_id: str | None
+    run_id: str | None = None
+    digest: str | None = None
 
 
 def now() -> str:
@@ -115,7 +117,7 @@ def digest(
     raw samples: copies of one measurement.
     """
     identity = [task_hash, fingerprint, space_version, canonical, result.status.value]
-    text = json.dumps([*identity, list(result.samples_s)])
+    text = json.dumps([*identity, [float(sample_s) for sample_s in result.samples_s]])
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
@@ -125,9 +127,14 @@ def row_of(record: Record) -> dict[str, Any]:
     A reason that would make the row too long to be read back is cut.
 
     Raises:
-        StoreError: The row is too long all the same.
+        StoreError: The row is too long all the same, or a sample is not a finite number.
     """
     result = record.result
+    if not all(map(math.isfinite, result.samples_s)):
+        raise StoreError(
+            f"a result for {record.task_name[:80]!r} has samples that are no finite numbers "
+            f"({result.samples_s[:8]}); that is a fault of whoever measured it"
+        )
     row = _row_of(record, result)
     if _text_bytes(row) > MAX_ROW_BYTES and result.reason is not None:
         reason = result.reason[:_KEPT_REASON] + " ... (cut)"
@@ -144,12 +151,13 @@ def record_of(row: Mapping[str, Any]) -> Record:
     """Read a row back.
 
     Raises:
-        UnreadableRowError: It is not what `row_of` writes.
+        UnreadableRowError: It is not what `row_of` writes, or was changed since.
     """
     if _text_bytes(row) > MAX_ROW_BYTES:
         raise UnreadableRowError(too_long(_text_bytes(row)))
     try:
-        checked = msgspec.convert(dict(row), _Row)
+        # SQLAlchemy's own keys are a kind of string that msgspec does not take.
+        checked = msgspec.convert({str(key): value for key, value in row.items()}, _Row)
         result = msgspec.json.decode(checked.result, type=Result)
         conditions = msgspec.json.decode(checked.conditions, type=dict[str, Any])
     except RecursionError:
@@ -160,6 +168,9 @@ def record_of(row: Mapping[str, Any]) -> Record:
         raise UnreadableRowError(
             f"its point has {len(result.point.values)} values; at most {MAX_VALUES} are read"
         )
+    key = (checked.task_hash, checked.fingerprint, checked.space_version, checked.canonical)
+    if checked.digest and checked.digest != digest(*key, result):
+        raise UnreadableRowError("its key or its samples were changed: they do not fit its digest")
     return Record(
         checked.task_hash,
         checked.task_name,
@@ -186,7 +197,7 @@ def run_of(row: Mapping[str, Any]) -> Run:
         details = msgspec.json.decode(str(row["details"])[:MAX_ROW_BYTES], type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         details = {}
-    return Run(**{**row, "details": details})
+    return Run(**{**{str(key): value for key, value in row.items()}, "details": details})
 
 
 def too_long(count_bytes: int) -> str:

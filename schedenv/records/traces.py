@@ -1,0 +1,128 @@
+"""MetaSchedule's traces as points: the same decisions, found in one of the space's sketches.
+
+Works on a trace's JSON alone, so a trace from anybody's file is read without TVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from schedenv import tvm_adapter
+from schedenv.errors import SchedenvError
+from schedenv.space import Point, Space
+from schedenv.space.knobs import ChoiceKnob, LocationKnob, TileKnob
+from schedenv.space.sketch import ANNOTATIONS, Sketch
+
+
+class NotExpressibleError(SchedenvError, ValueError):
+    """A trace that is no point of the space; the message says why."""
+
+
+class TraceReader:
+    """Finds the points of one space that traces stand for.
+
+    Args:
+        space: The space.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._sketches = [
+            (sketch, tvm_adapter.trace_json(sketch.instructions)) for sketch in space.sketches
+        ]
+
+    def point(self, trace: Any) -> Point:
+        """The point that has a trace's decisions.
+
+        Args:
+            trace: A trace as JSON: instructions, and decisions by instruction.
+
+        Raises:
+            NotExpressibleError: It is no trace, has the structure of no sketch, or a decision
+                that the space does not have.
+        """
+        instructions, decisions = _parts(trace)
+        for sketch, expected in self._sketches:
+            found = _match(expected, instructions)
+            if found is not None:
+                point = _read(sketch, found, instructions, decisions)
+                illegal = self._space.explain_illegal(point)
+                if illegal is not None:
+                    raise NotExpressibleError(illegal)
+                return point
+        raise NotExpressibleError(
+            f"its {len(instructions)} instructions are not those of any of the space's "
+            f"{len(self._sketches)} sketches"
+        )
+
+
+def _parts(trace: Any) -> tuple[list[Any], dict[int, Any]]:
+    """A trace's instructions without the postprocessing part, and its decisions."""
+    try:
+        instructions, decisions = trace
+        kept: list[Any] = []
+        for instruction in instructions:
+            kind, inputs, attrs, outputs = instruction
+            if kind == "EnterPostproc":
+                break
+            kept.append([kind, list(inputs), list(attrs), list(outputs)])
+        return kept, {int(index): decision for index, decision in decisions}
+    except (TypeError, ValueError) as error:
+        raise NotExpressibleError(f"it is no trace ({error})") from None
+
+
+def _match(expected: Sequence[Any], instructions: Sequence[Any]) -> dict[int, int] | None:
+    """Where each of a sketch's instructions is in a trace; None if it is another sketch's.
+
+    An annotation that the sketch leaves open may have any value, or be missing: that is how it is
+    turned off.
+    """
+    found = {}
+    at = 0
+    for index, (kind, inputs, attrs, outputs) in enumerate(expected):
+        here = instructions[at] if at < len(instructions) else None
+        if kind == "Annotate" and attrs and attrs[0] in ANNOTATIONS:
+            if here is not None and (here[0], here[1][:1], here[2]) == (kind, inputs[:1], attrs):
+                found[index] = at
+                at += 1
+            continue
+        if here != [kind, inputs, attrs, outputs]:
+            return None
+        found[index] = at
+        at += 1
+    return found if at == len(instructions) else None
+
+
+def _read(
+    sketch: Sketch,
+    found: dict[int, int],
+    instructions: Sequence[Any],
+    decisions: dict[int, Any],
+) -> Point:
+    values = [0] * sketch.width
+    for knob in sketch.knobs:
+        at = found.get(knob.instruction)
+        if isinstance(knob, ChoiceKnob) and knob.role != "unroll":
+            amount = 0 if at is None else instructions[at][1][1]
+            if amount not in knob.choices:
+                raise NotExpressibleError(
+                    f"{knob.name}: expected one of {list(knob.choices)}, got {amount!r:.40}"
+                )
+            values[knob.start] = knob.choices.index(amount)
+            continue
+        decision = decisions.get(-1 if at is None else at)
+        slots: Any = decision if isinstance(knob, TileKnob) else [decision]
+        if not _are_integers(slots, knob.width):
+            what = "a location" if isinstance(knob, LocationKnob) else f"{knob.width} numbers"
+            raise NotExpressibleError(f"{knob.name}: expected {what}, got {decision!r:.40}")
+        values[knob.start : knob.start + knob.width] = slots
+    return Point(sketch.index, tuple(values))
+
+
+def _are_integers(slots: Any, count: int) -> bool:
+    return (
+        isinstance(slots, list)
+        and len(slots) == count
+        and all(type(slot) is int and abs(slot) < 1 << 40 for slot in slots)
+    )
