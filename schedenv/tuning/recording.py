@@ -52,8 +52,8 @@ Looks minutes apart differ by half on a shared machine, so the first turn lets m
 """
 
 _CHUNK = 16
-_ANCHORS = 12
-_ANCHOR_STRIDE = 4
+_ANCHORS = 24
+_ANCHOR_STRIDE = 2
 _FINAL_ROUNDS = 120
 _FINAL_BUDGET_S = 60.0
 _UNTUNED_FORM = "untuned"
@@ -64,8 +64,8 @@ _METHOD = (
     "fastest were then timed against each other in several turns, of fewer and fewer kernels, in "
     "random order and in fresh processes; the slowness that all of a round share is divided out, "
     "kernels from the middle of the field give the scale, and the interval is a 95 % bootstrap, "
-    "widened to the estimates of the turns. Points of one program or of equal code share their "
-    "numbers."
+    "widened to the estimates of the turns. Seconds are those of the clock in the first turn. "
+    "Points of one program or of equal code share their numbers."
 )
 
 
@@ -262,8 +262,8 @@ class _Recorder:
     def _take_looks(self, number: int, store: RecordStore) -> None:
         """Pass number `number`: look at every program that has not been looked at that often."""
         rng = np.random.default_rng([self._request.seed, number])
-        programs = list(self._measured.values())
-        order = [UNTUNED, *(programs[index] for index in rng.permutation(len(programs)))]
+        programs = [UNTUNED, *self._measured.values()]
+        order = [programs[index] for index in rng.permutation(len(programs))]
         waiting = [point for point in order if len(self._looks[point]) <= number]
         if not waiting:
             return
@@ -290,10 +290,17 @@ class _Recorder:
         untuned = looks.pop(UNTUNED)
         scales = pass_scales(looks, self._request.looks)
         estimates = estimates_of(looks, scales)
+        baseline = estimates_of({UNTUNED: untuned}, scales).get(UNTUNED)
         turns: list[Mapping[Point, Sequence[float]]] = []
         for count in FINAL_TURNS if estimates else ():
             known = with_final_turns(estimates, turns)
-            turns.append(self._final_turn(len(turns), count, known))
+            settled, scale = self._final_turn(len(turns), count, known)
+            if not turns:
+                # From here on, seconds are those of the clock.
+                estimates = {point: known[point].times(scale) for point in known}
+                baseline = baseline.times(scale) if baseline is not None else None
+                settled = {p: [s * scale for s in samples] for p, samples in settled.items()}
+            turns.append(settled)
         rows = make_rows(
             self._points.points(),
             lambda point: self._measured[self._form[point]],
@@ -302,7 +309,6 @@ class _Recorder:
             turns[-1] if turns else (),
         )
         optimum = find_optimum(rows)
-        baseline = estimates_of({UNTUNED: untuned}, scales).get(UNTUNED)
         if optimum is None or baseline is None:
             result = untuned[0] if baseline is None else next(iter(looks.values()))[0]
             raise MachineError(
@@ -337,16 +343,20 @@ class _Recorder:
 
     def _final_turn(
         self, turn: int, count: int, estimates: Mapping[Point, Estimate]
-    ) -> Mapping[Point, Sequence[float]]:
-        """Time the fastest `count`, and some anchors behind them, against each other."""
+    ) -> tuple[Mapping[Point, Sequence[float]], float]:
+        """Time the fastest `count`, and some anchors behind them, against each other.
+
+        Returns:
+            Samples of the fastest and the scale, as `settle_final_turn` gives them.
+        """
         ranked = sorted(estimates, key=lambda point: (estimates[point].latency_s, point))
         behind = ranked[count : count + _ANCHORS * _ANCHOR_STRIDE : _ANCHOR_STRIDE]
         compared = [*ranked[:count], *behind]
         seed = self._request.seed + self._request.looks + turn
         with self._open(seed, 1) as measurer:
             timed = interleave(measurer.load(compared), _FINAL_ROUNDS, _FINAL_BUDGET_S, seed)
-        settled = settle_final_turn(timed, estimates, behind)
-        return {point: settled[point] for point in ranked[:count] if point in settled}
+        settled, scale = settle_final_turn(timed, estimates, behind)
+        return {point: settled[point] for point in ranked[:count] if point in settled}, scale
 
     def _method(self) -> Method:
         return Method(

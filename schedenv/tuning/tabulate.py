@@ -1,8 +1,8 @@
 """From several looks at every candidate to one table: estimates, intervals, the optimum.
 
 The machine's speed drifts, so a look is compared with the other looks of its pass only: the passes
-are scaled to each other, and the candidates that were timed against each other at the end are
-scaled by their rivals in the middle of the field, which were not chosen for being fast.
+are scaled to each other, and to the candidates that were timed against each other at the end, by
+rivals from the middle of the field, which were not chosen for being fast.
 """
 
 from __future__ import annotations
@@ -48,15 +48,23 @@ class Estimate:
     looks_s: tuple[float, ...]
     samples_s: tuple[float, ...]
 
+    def times(self, factor: float) -> Estimate:
+        """The same with every time multiplied."""
+        return Estimate(
+            self.latency_s * factor,
+            self.low_s * factor,
+            self.high_s * factor,
+            tuple(look_s * factor for look_s in self.looks_s),
+            tuple(sample_s * factor for sample_s in self.samples_s),
+        )
+
 
 def pass_scales(looks: Looks, passes: int) -> list[float]:
-    """What the estimates of each pass must be divided by to be comparable, and true in seconds.
+    """What the estimates of each pass must be divided by to be comparable.
 
     Within a pass the measurer compares every candidate with its incumbent, so all its estimates
     are off by the same factor if the incumbent was first timed in a slow moment. Passes are
-    compared by the candidates that were timed in all of them (their median), and brought to
-    seconds by the samples as the clock gave them: a quarter of those were taken at the resulting
-    speed or a faster one.
+    compared by the candidates that were timed in all of them: their median.
     """
     common = [
         [math.log(result.estimate_s) for result in results if result.estimate_s is not None]
@@ -66,14 +74,8 @@ def pass_scales(looks: Looks, passes: int) -> list[float]:
     logs = np.array([row for row in common if len(row) == passes])
     if not len(logs):
         return [1.0] * passes
-    scales = np.exp(np.median(logs - logs.mean(axis=1, keepdims=True), axis=0))
-    clock = [
-        robust_estimate(result.samples_s) / (result.estimate_s / scale)
-        for results in looks.values()
-        for result, scale in zip(results, scales, strict=True)
-        if result.estimate_s is not None and not result.repeated
-    ]
-    return [float(scale) for scale in scales / np.quantile(clock, 0.25)]
+    relative = logs - logs.mean(axis=1, keepdims=True)
+    return [float(scale) for scale in np.exp(np.median(relative, axis=0))]
 
 
 def estimates_of(looks: Looks, scales: Sequence[float]) -> dict[Point, Estimate]:
@@ -104,8 +106,8 @@ def settle_final_turn(
     compared: Sequence[tuple[Result, Sequence[float]]],
     estimates: Mapping[Point, Estimate],
     anchors: Iterable[Point],
-) -> dict[Point, list[float]]:
-    """Samples of kernels that were timed in turn, as if the machine had kept its average speed.
+) -> tuple[dict[Point, list[float]], float]:
+    """Samples of kernels that were timed in turn, comparable with the estimates known before.
 
     What slows a whole round down is divided out, then the anchors' estimates give the scale.
 
@@ -115,7 +117,8 @@ def settle_final_turn(
         anchors: Kernels that were not chosen for being fast; if they are few, all are asked.
 
     Returns:
-        Samples by point, seconds a call; points that failed or missed rounds are left out.
+        Samples by point, divided by the scale, points that failed or missed rounds left out; and
+        the scale: how many seconds of the clock a second of the estimates is.
     """
     rounds = max((len(samples) for _, samples in compared), default=0)
     full = {
@@ -124,7 +127,7 @@ def settle_final_turn(
         if rounds and len(samples) == rounds
     }
     if not full:
-        return {}
+        return {}, 1.0
     matrix = np.array(list(full.values()))
     typical = np.quantile(matrix, 0.25, axis=1, keepdims=True)
     steady = matrix / np.median(matrix / typical, axis=0, keepdims=True)
@@ -135,7 +138,7 @@ def settle_final_turn(
     scale = statistics.median(
         robust_estimate(settled[point]) / estimates[point].latency_s for point in chosen
     )
-    return {point: [float(s) for s in samples / scale] for point, samples in settled.items()}
+    return {p: [float(s) for s in samples / scale] for p, samples in settled.items()}, scale
 
 
 def with_final_turns(
