@@ -38,10 +38,10 @@ def test_without_an_incumbent_the_full_protocol_is_run() -> None:
     assert machine.asked == [(50, 10)]
 
 
-def test_a_first_call_ten_times_slower_than_the_incumbent_is_not_timed_at_all() -> None:
+def test_a_first_call_far_slower_than_the_incumbent_is_all_the_timing_there_is() -> None:
     machine = Machine(10e-3)
-    look = machine.timer.first_look(11.1e-3, 1e-3)
-    assert look == timing.Look((11.1e-3,), 1.0, early_stopped=True)
+    look = machine.timer.first_look(9.6e-3, 2e-3)
+    assert look == timing.Look((9.6e-3,), 1.0, early_stopped=True)
     assert machine.calls == 0
 
 
@@ -61,7 +61,7 @@ def test_a_hopeless_candidate_is_stopped_after_two_calls() -> None:
 
 def test_calls_made_long_by_sleeping_threads_do_not_condemn_a_short_kernel() -> None:
     timer = Timer(lambda: 90e-6, lambda _, count: [10e-6] * count, lambda: 2e-4, 2e-4)
-    look = timer.first_look(500e-6, 8e-6)
+    look = timer.first_look(1500e-6, 8e-6)
     assert not look.early_stopped
     assert set(look.samples_s) == {10e-6}
 
