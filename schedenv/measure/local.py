@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from schedenv.measure.nursery import Nursery
 from schedenv.measure.pool import Limits, WorkerPool
 from schedenv.measure.result import Result
 from schedenv.measure.running import Runner
+from schedenv.measure.scratch import make_scratch
 from schedenv.measure.timing import calls_per_sample
 from schedenv.measure.turns import MachineTurns
 from schedenv.space import Point
@@ -96,7 +96,7 @@ class LocalMeasurer:
         self._nursery: Nursery | None = None
         self._pool: WorkerPool | None = None
         self._turns = MachineTurns()
-        self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
+        self._scratch = make_scratch()
         try:
             reference.prepare(task, self._scratch, hardware, seed)
             self._nursery = Nursery(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from schedenv.measure.known import KnownResults
 from schedenv.measure.pool import Ended, WorkerPool
 from schedenv.measure.process import WorkerProcess, fresh_interpreter
 from schedenv.measure.result import Result, Status
+from schedenv.measure.scratch import make_scratch
 from schedenv.measure.timing import calls_per_sample
 from schedenv.measure.tracker import Fleet, queues, status_command
 from schedenv.space import Point
@@ -110,7 +110,7 @@ class RpcMeasurer:
         self._known = KnownResults()
         self._doing: dict[WorkerProcess, tuple[Job, Step]] = {}
         self._pool: WorkerPool | None = None
-        self._scratch = Path(tempfile.mkdtemp(prefix="schedenv-"))
+        self._scratch = make_scratch()
         try:
             reference.prepare(task, self._scratch, hardware, seed)
             self._pool = WorkerPool(
