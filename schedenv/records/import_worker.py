@@ -92,6 +92,8 @@ class _Reader:
             return Line(number, reason=str(skipped), kind=skipped.kind)
         except (NotExpressibleError, ConstraintError, IllegalPointError) as error:
             return Line(number, reason=str(error), kind="outside")
+        except RecursionError:
+            return Line(number, reason="it is nested too deeply", kind="corrupt")
 
     def _read(self, number: int, content: Any) -> Line:
         try:

@@ -29,7 +29,8 @@ class TraceReader:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._sketches = [
-            (sketch, tvm_adapter.trace_json(sketch.instructions)) for sketch in space.sketches
+            (sketch, _normal(tvm_adapter.trace_json(sketch.instructions)))
+            for sketch in space.sketches
         ]
 
     def point(self, trace: Any) -> Point:
@@ -43,8 +44,9 @@ class TraceReader:
                 that the space does not have.
         """
         instructions, decisions = _parts(trace)
+        normal = _normal(instructions)
         for sketch, expected in self._sketches:
-            found = _match(expected, instructions)
+            found = _match(expected, normal)
             if found is not None:
                 point = _read(sketch, found, instructions, decisions)
                 illegal = self._space.explain_illegal(point)
@@ -68,11 +70,54 @@ def _parts(trace: Any) -> tuple[list[Any], dict[int, Any]]:
                 break
             kept.append([kind, list(inputs), list(attrs), list(outputs)])
         return kept, {int(index): decision for index, decision in decisions}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise NotExpressibleError(f"it is no trace ({error})") from None
 
 
-def _match(expected: Sequence[Any], instructions: Sequence[Any]) -> dict[int, int] | None:
+def _normal(instructions: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Instructions with their places: those without effect left out, variables numbered anew.
+
+    MetaSchedule's search drops instructions that only look something up that nobody uses; its
+    generator does not.
+    """
+    live: set[str] = set()
+    kept = []
+    for place in reversed(range(len(instructions))):
+        kind, inputs, _, outputs = instructions[place]
+        if not str(kind).startswith("Get") or live.intersection(_names(outputs)):
+            live.update(_names(inputs))
+            kept.append(place)
+    names: dict[str, str] = {}
+    normal = []
+    for place in reversed(kept):
+        kind, inputs, attrs, outputs = instructions[place]
+        for name in _names(outputs):
+            names.setdefault(name, f"%{len(names)}")
+        renamed = [kind, _renamed(inputs, names), attrs, _renamed(outputs, names)]
+        normal.append((place, renamed))
+    return normal
+
+
+def _names(value: Any) -> list[str]:
+    """Every string in nested lists; those that name no variable do no harm."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [name for item in value for name in _names(item)]
+    return []
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    return value
+
+
+def _match(
+    expected: Sequence[tuple[int, Any]], given: Sequence[tuple[int, Any]]
+) -> dict[int, int] | None:
     """Where each of a sketch's instructions is in a trace; None if it is another sketch's.
 
     An annotation that the sketch leaves open may have any value, or be missing: that is how it is
@@ -80,18 +125,18 @@ def _match(expected: Sequence[Any], instructions: Sequence[Any]) -> dict[int, in
     """
     found = {}
     at = 0
-    for index, (kind, inputs, attrs, outputs) in enumerate(expected):
-        here = instructions[at] if at < len(instructions) else None
-        if kind == "Annotate" and attrs and attrs[0] in ANNOTATIONS:
+    for index, (kind, inputs, attrs, outputs) in expected:
+        place, here = given[at] if at < len(given) else (-1, None)
+        if kind == "Annotate" and attrs[0] in ANNOTATIONS:
             if here is not None and (here[0], here[1][:1], here[2]) == (kind, inputs[:1], attrs):
-                found[index] = at
+                found[index] = place
                 at += 1
             continue
         if here != [kind, inputs, attrs, outputs]:
             return None
-        found[index] = at
+        found[index] = place
         at += 1
-    return found if at == len(instructions) else None
+    return found if at == len(given) else None
 
 
 def _read(
@@ -104,7 +149,8 @@ def _read(
     for knob in sketch.knobs:
         at = found.get(knob.instruction)
         if isinstance(knob, ChoiceKnob) and knob.role != "unroll":
-            amount = 0 if at is None else instructions[at][1][1]
+            amount = 0 if at is None else instructions[at][1][1:2]
+            amount = amount[0] if isinstance(amount, list) and amount else amount
             if amount not in knob.choices:
                 raise NotExpressibleError(
                     f"{knob.name}: expected one of {list(knob.choices)}, got {amount!r:.40}"
