@@ -96,7 +96,12 @@ class Batch:
     twins: list[tuple[Job, Job]] = field(default_factory=list)
 
     def finish(self, job: Job, result: Result) -> None:
-        """Give a job its final result."""
+        """Give a job its final result.
+
+        The incumbent, built again because its worker died, is no job of the batch and has one.
+        """
+        if not any(member is job for member in self.jobs):
+            return
         job.result = result
         if self.on_result is not None and not result.repeated:
             self.on_result(result)

@@ -31,6 +31,9 @@ from schedenv.measure.turns import MachineTurns
 from schedenv.space import Point
 from schedenv.tasks import Task
 
+_ROUND = 16
+"""Candidates built before any of them is run."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -202,13 +205,17 @@ class LocalMeasurer:
     def _work(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build and run until every job has a result."""
         while unfinished := batch.unfinished():
-            batch.pending.extend(unfinished)
+            # In rounds: the first gives an incumbent to time the others against.
+            batch.pending.extend(unfinished[:_ROUND] if distinct else unfinished)
             incumbent = self._runner.incumbent
             if incumbent is not None and not incumbent.held_by(self._live.workers):
                 incumbent.lowered = incumbent.built = None
                 batch.pending.append(incumbent)
             with self._turns.building():
                 self._builder.build_all(batch, distinct=distinct)
+            if incumbent is not None and not incumbent.held_by(self._live.workers):
+                # It cannot be built any more; the next good candidate takes its place.
+                self._runner.incumbent = None
             with self._turns.timing():
                 self._runner.run_all(batch)
         answer_twins(batch)

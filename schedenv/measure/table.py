@@ -76,16 +76,17 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a table was measured.
 
     Attributes:
-        looks: How often every candidate was looked at, minutes apart.
-        final_turns: How many of the fastest were timed against each other at the end, turn by
-            turn; those of the last turn are the finalists.
+        looks: In how many passes, minutes apart, every candidate was timed.
+        finalists: How many of the fastest were timed against each other at the end.
+        final_turns: How often they were.
         seed: Of the order and of the verification inputs.
-        seconds: What recording took.
+        seconds: What recording took; at least, if it was interrupted.
         text: The same in words.
     """
 
     looks: int
-    final_turns: tuple[int, ...]
+    finalists: int
+    final_turns: int
     seed: int
     seconds: float
     text: str
@@ -97,7 +98,7 @@ class Optimum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         point: Its text form.
         estimate_s: Its estimate, seconds a call.
-        is_finalist: Whether it was among those that were timed against each other last.
+        is_finalist: Whether it was timed once more, against the fastest.
         ties: Text forms of the points whose intervals overlap the optimum's, itself included, the
             fastest first: any of them may be the fastest in truth.
     """
@@ -147,18 +148,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Attributes:
         point: The point.
-        status: How its measurement ended, in most of the looks.
+        status: How its measurement ended; a failure was confirmed by a second one.
         reason: Why, in words; None when `status` is OK.
         program: Structural hash of the scheduled program; None if it could not be applied.
         code: Structural hash of what it lowers to; None if it could not be lowered.
-        samples_s: Samples of the look that gave the estimate, seconds a call.
+        samples_s: Samples around the estimate, seconds a call, the machine's drift divided out.
         estimate_s: Seconds a call; None unless `status` is OK.
         low_s: Lower end of the estimate's interval; None unless `status` is OK.
         high_s: Upper end of the estimate's interval; None unless `status` is OK.
         looks_s: The estimate of every look at it, in the order taken.
         max_error: Largest deviation from the reference, 1 being tolerated; None if not verified.
         phases: Seconds that measuring it once took, phase by phase.
-        finalist: Whether it was among those that were timed against each other last.
+        finalist: Whether it was timed once more, against the fastest.
     """
 
     point: Point

@@ -22,7 +22,7 @@ CLOSE_FACTOR = 1.15
 """A candidate within this factor of the incumbent is looked at again, at another moment."""
 
 _COLD_FACTOR = 1.5
-_COLD_S = 2e-3
+_NEVER_COLD_S = 20e-3
 _WAKING_S = 1e-3
 _SAMPLE_S = 0.5e-3
 _SAMPLES = 10
@@ -78,7 +78,7 @@ class Timer:
         """
         hopeless_s = math.inf if incumbent_s is None else HOPELESS_FACTOR * incumbent_s
         slowdown = self._slowdown()
-        if first_call_s > _COLD_FACTOR * hopeless_s + _COLD_S:
+        if first_call_s > max(_COLD_FACTOR * hopeless_s, _NEVER_COLD_S):
             return Look((first_call_s,), slowdown, early_stopped=True)
         samples = [self._call_s()]
         if not 0 < samples[0] < math.inf:

@@ -399,6 +399,22 @@ def test_a_time_that_cannot_be_true_is_noise_not_a_result(
     assert [result.status for result in others] == [Status.OK] * 3
 
 
+def test_an_incumbent_that_cannot_be_built_again_is_replaced_and_told_of_no_more(
+    faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
+) -> None:
+    faults_file.write_text("{}")
+    first, second, third = points_of(tiny_space, 3, seed=8)
+    with LocalMeasurer(tiny_task, hardware, workers=1, limits=SHORT) as measurer:
+        (best,) = measurer.measure([first])
+        faults_file.write_text(json.dumps({str(second): "run exits", str(first): "build raises"}))
+        measurer.measure([second])
+        told: list[Result] = []
+        results = measurer.measure([third], on_result=told.append)
+        assert [result.point for result in told] == [third]
+        assert results[0].ok
+        assert measurer.measure([first])[0].samples_s == best.samples_s
+
+
 def test_a_time_that_cannot_be_true_is_taken_again_once(faulty: Faulty) -> None:
     bad, _ = faulty.measure("the clock stands once")
     assert bad.ok
