@@ -69,7 +69,7 @@ def make_table(task: Task, space: Space, hardware: Hardware, points: int = 40) -
         versions={"schedenv": "0.1.0"},
         conditions={"threads": hardware.cores},
         created_at="2026-01-01T00:00:00+00:00",
-        method=Method(3, (90, 30), 0, 12.5, "computed"),
+        method=Method(3, 30, 2, 0, 12.5, "computed"),
         untuned_s=1e-5,
         optimum=optimum,
     )

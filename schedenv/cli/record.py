@@ -28,8 +28,9 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _PRINT_INTERVAL_S = 5.0
 _STAGES = {
     "prepare": "listing the points, finding equal programs",
-    "measure": "measuring every program several times",
-    "finals": "timing the fastest against each other in fresh processes",
+    "measure": "measuring every program: does it work, what does it cost",
+    "compare": "timing the programs against each other, in several passes",
+    "finals": "timing the fastest against each other",
 }
 
 
@@ -48,7 +49,7 @@ def record(
         ),
     ] = None,
     looks: Annotated[
-        int, typer.Option(min=1, help="How often to look at every candidate.")
+        int, typer.Option(min=1, help="In how many passes every candidate is timed.")
     ] = LOOKS,
     seed: Annotated[int, typer.Option(help="Of the order of the candidates.")] = 0,
     resume: Annotated[
@@ -182,8 +183,6 @@ class _Printer:
 def progress_line(progress: RecordProgress) -> str:
     """How far a recording is, in a line."""
     counts = ", ".join(f"{count} {status.value}" for status, count in progress.counts.most_common())
-    text = f"{progress.done} of {progress.total} looks ({counts})"
-    if progress.best_s is not None:
-        text += f", best {progress.best_s * 1e6:.1f} us"
+    text = f"{progress.done} of {progress.total} programs ({counts})"
     remaining_s = progress.remaining_s
     return text if remaining_s is None else f"{text}, {duration(remaining_s)} left"

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,38 +34,32 @@ from schedenv.space import SPACE_VERSION, UNTUNED, Point, Restriction, Space, Su
 from schedenv.tasks import Task
 from schedenv.tuning import run_dir
 from schedenv.tuning.finalists import interleave
-from schedenv.tuning.tabulate import (
-    Estimate,
-    estimates_of,
-    find_optimum,
-    make_rows,
-    pass_scales,
-    settle_final_turn,
-    with_final_turns,
-)
+from schedenv.tuning.groups import Group, append_group, read_groups
+from schedenv.tuning.tabulate import Estimate, estimates_of, find_optimum, leaders, make_rows
+
+T = TypeVar("T")
 
 LOOKS = 3
-FINAL_TURNS = (90, 30, 30)
-"""How many of the fastest are timed against each other, turn by turn.
-
-Looks minutes apart differ by half on a shared machine, so the first turn lets many in.
-"""
+FINALISTS = 30
+FINAL_TURNS = 2
+GROUPS = "groups.jsonl"
 
 _CHUNK = 16
-_ANCHORS = 24
-_ANCHOR_STRIDE = 2
+_GROUP = 48
+_REFERENCES = 6
+_ROUNDS = 40
 _FINAL_ROUNDS = 120
-_FINAL_BUDGET_S = 60.0
+_GROUP_BUDGET_S = 60.0
 _UNTUNED_FORM = "untuned"
 _METHOD = (
-    "Every program was built, verified and timed in several passes over the whole sub-space, each "
-    "in an order of its own and with fresh workers and inputs; passes are scaled to each other, "
-    "and the median look is the estimate, the fastest and the slowest look its interval. The "
-    "fastest were then timed against each other in several turns, of fewer and fewer kernels, in "
-    "random order and in fresh processes; the slowness that all of a round share is divided out, "
-    "kernels from the middle of the field give the scale, and the interval is a 95 % bootstrap, "
-    "widened to the estimates of the turns. Seconds are those of the clock in the first turn. "
-    "Points of one program or of equal code share their numbers."
+    "Every program was built, verified and measured once, which gave its status and its cost. Then "
+    "all were timed again in several passes, each in an order of its own and with other inputs: in "
+    "groups of kernels that are sampled in turn, in random order. The slowness that all kernels of "
+    "a round share is divided out; the same few references are in every group and make the groups "
+    "comparable; the median look is the estimate, the fastest and the slowest its interval. The "
+    "fastest were then timed as a group of their own, more often, and are judged by that alone; "
+    "their interval is a 95 % bootstrap, widened to the estimates of the turns. Seconds are those "
+    "of a good quarter of the groups. Points of one program or of equal code share their numbers."
 )
 
 
@@ -91,7 +85,7 @@ class RecordRequest:
         out: The Parquet file; what is measured is kept beside it, in `records_dir`.
         limit: Most points; a restriction that keeps more is refused.
         seed: Of the order and of the verification inputs.
-        looks: Passes over the whole sub-space.
+        looks: Passes in which every program is timed.
         resume: Continue what `records_dir` holds.
     """
 
@@ -114,13 +108,12 @@ class RecordProgress:
     """How far recording is.
 
     Attributes:
-        stage: `prepare`, `measure` or `finals`.
-        done: Looks taken, earlier runs included.
-        total: Looks to take.
-        fresh: Looks taken by this process.
-        counts: Looks taken by this process, by status.
-        best_s: The fastest estimate that this process has seen; None before there is one.
-        started_s: `time.monotonic()` when measuring began.
+        stage: `prepare`, `measure`, `compare` or `finals`.
+        done: Programs measured or timed in this stage, by earlier runs too.
+        total: Programs to measure or time in this stage.
+        fresh: Those of `done` that this process did.
+        counts: Measured programs by status.
+        started_s: `time.monotonic()` when the stage began.
     """
 
     stage: str = "prepare"
@@ -128,20 +121,11 @@ class RecordProgress:
     total: int = 0
     fresh: int = 0
     counts: Counter[Status] = field(default_factory=Counter)
-    best_s: float | None = None
     started_s: float = field(default_factory=time.monotonic)
-
-    def add(self, result: Result) -> None:
-        """Count one look."""
-        self.done += 1
-        self.fresh += 1
-        self.counts[result.status] += 1
-        if result.estimate_s is not None:
-            self.best_s = min(result.estimate_s, self.best_s or result.estimate_s)
 
     @property
     def remaining_s(self) -> float | None:
-        """Estimated seconds until all looks are taken; None if nothing can be said yet."""
+        """Estimated seconds until the stage ends; None if nothing can be said yet."""
         if not self.fresh:
             return None
         return (time.monotonic() - self.started_s) / self.fresh * (self.total - self.done)
@@ -154,12 +138,12 @@ def record(
 ) -> Table:
     """Measure a sub-space exhaustively and write its table.
 
-    Results are stored as they come; an interrupted recording goes on with `resume`. Only the
-    comparison of the finalists, which takes about a minute, is not stored and starts anew.
+    What is measured is stored as it comes, and an interrupted recording goes on with `resume`;
+    only a group of kernels that was being timed starts anew.
 
     Args:
         request: What to record.
-        on_progress: Called after every look, and when a stage begins.
+        on_progress: Called after every result and every group, and when a stage begins.
         open_measurer: Opens the measurer; None for one of this machine.
 
     Raises:
@@ -194,36 +178,35 @@ class _Recorder:
         self._form: dict[Point, str] = {}
         self._measured: dict[str, Point] = {}
         self._looks: dict[Point, list[Result]] = defaultdict(list)
+        self._groups: list[Group] = []
 
     def run(self) -> Table:
         request = self._request
         folder = run_dir.open_run_dir(request.records_dir, resume=request.resume)
         self._check_same(folder)
-        self._enter("prepare")
+        self._enter("prepare", 0)
         self._find_equal_programs()
+        self._groups = read_groups(folder / GROUPS)
         with RecordStore(folder / run_dir.RECORDS, self._hardware.fingerprint) as store:
             self._recall(store)
-            self._progress.total = (1 + len(self._measured)) * request.looks
-            self._enter("measure")
-            for number in range(request.looks):
-                self._take_looks(number, store)
-        self._enter("finals")
-        table = self._tabulate()
+            self._measure_all(store)
+        self._check_untuned()
+        estimates = self._compare_all(folder / GROUPS)
+        table = self._tabulate(estimates)
         write_table(table, request.out)
         return table
-
-    def _find_equal_programs(self) -> None:
-        """Of the points of one program, only the first is measured."""
-        for point in self._points.points():
-            self._form[point] = self._space.canonical(point)
-            self._measured.setdefault(self._form[point], point)
 
     def _open_local(self, seed: int, workers: int | None) -> LocalMeasurer:
         return LocalMeasurer(self._request.task, self._hardware, workers=workers, seed=seed)
 
-    def _enter(self, stage: str) -> None:
-        self._progress.stage = stage
-        self._progress.started_s = time.monotonic()
+    def _enter(self, stage: str, total: int, done: int = 0) -> None:
+        counts = self._progress.counts
+        self._progress = RecordProgress(stage, done, total, counts=counts)
+        self._on_progress(self._progress)
+
+    def _advance(self, count: int) -> None:
+        self._progress.done += count
+        self._progress.fresh += count
         self._on_progress(self._progress)
 
     def _check_same(self, folder: Path) -> None:
@@ -234,6 +217,7 @@ class _Recorder:
             "task_hash": request.task.content_hash,
             "restriction": str(request.restriction),
             "seed": request.seed,
+            "looks": request.looks,
         }
         if request.resume:
             earlier = run_dir.read_json(folder / run_dir.RUN)
@@ -245,85 +229,152 @@ class _Recorder:
                     )
         run_dir.write_json(folder / run_dir.RUN, described)
 
-    # -- looking --------------------------------------------------------------------------------
+    def _find_equal_programs(self) -> None:
+        """Of the points of one program, only the first is measured."""
+        for point in self._points.points():
+            self._form[point] = self._space.canonical(point)
+            self._measured.setdefault(self._form[point], point)
+
+    # -- measuring: status and cost -------------------------------------------------------------
 
     def _recall(self, store: RecordStore) -> None:
         """Take over what an earlier run has measured."""
         for record in store.records(self._request.task.content_hash):
-            point = self._point_of(record.canonical)
+            form = record.canonical
+            point = UNTUNED if form == _UNTUNED_FORM else self._measured.get(form)
             if point is not None:
                 self._looks[point].append(record.result)
-                self._progress.done += 1
+                self._progress.counts[record.result.status] += 1
                 self._earlier_s = max(self._earlier_s, record.elapsed_s)
 
-    def _point_of(self, form: str) -> Point | None:
-        return UNTUNED if form == _UNTUNED_FORM else self._measured.get(form)
-
-    def _take_looks(self, number: int, store: RecordStore) -> None:
-        """Pass number `number`: look at every program that has not been looked at that often."""
-        rng = np.random.default_rng([self._request.seed, number])
+    def _measure_all(self, store: RecordStore) -> None:
+        """Measure every program; once more those that failed, lest the machine was to blame."""
         programs = [UNTUNED, *self._measured.values()]
-        order = [programs[index] for index in rng.permutation(len(programs))]
-        waiting = [point for point in order if len(self._looks[point]) <= number]
-        if not waiting:
-            return
-        with self._open(self._request.seed + number, None) as measurer:
-            for chunk in _chunks(waiting):
-                results = measurer.measure(chunk, None, lambda result: self._keep(result, store))
-                for result in results:
-                    if result.repeated:
-                        self._keep(result, store)
+        known = sum(point in self._looks for point in programs)
+        self._enter("measure", len(programs), known)
+        for number in (0, 1):
+            rng = np.random.default_rng([self._request.seed, number])
+            order = [programs[index] for index in rng.permutation(len(programs))]
+            waiting = [point for point in order if self._wants_look(point, number)]
+            if not waiting:
+                continue
+            with self._open(self._request.seed + number, None) as measurer:
+                for chunk in _chunks(waiting, _CHUNK):
+                    results = measurer.measure(chunk, None, lambda r: self._keep(r, store))
+                    for result in results:
+                        if result.repeated:
+                            self._keep(result, store)
+
+    def _wants_look(self, point: Point, number: int) -> bool:
+        results = self._looks.get(point, [])
+        if number == 0:
+            return not results
+        # A point that TVM refuses is refused every time.
+        return len(results) == 1 and results[0].status not in {Status.OK, Status.CONSTRAINT}
 
     def _keep(self, result: Result, store: RecordStore) -> None:
         form = self._form.get(result.point, _UNTUNED_FORM)
-        elapsed_s = self._earlier_s + time.monotonic() - self._started_s
         task, conditions = self._request.task, {"load_1min": os.getloadavg()[0]}
-        store.append(task.content_hash, task.name, form, result, elapsed_s, conditions)
+        store.append(task.content_hash, task.name, form, result, self._elapsed_s, conditions)
         self._looks[result.point].append(result)
-        self._progress.add(result)
-        self._on_progress(self._progress)
+        self._progress.counts[result.status] += 1
+        self._advance(1)
+
+    @property
+    def _elapsed_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started_s
+
+    def _check_untuned(self) -> None:
+        name = self._request.task.name
+        untuned = self._looks[UNTUNED][-1]
+        if not untuned.ok:
+            raise MachineError(
+                f"no table of {name}: the untuned program failed ({untuned.status.value}: "
+                f"{untuned.reason}); run: schedenv doctor"
+            )
+        tried = [results[-1] for point, results in self._looks.items() if point != UNTUNED]
+        if not any(result.ok for result in tried):
+            raise MachineError(
+                f"no table of {name}: every candidate failed ({tried[0].status.value}: "
+                f"{tried[0].reason}); run: schedenv doctor"
+            )
+
+    # -- comparing: how fast --------------------------------------------------------------------
+
+    def _compare_all(self, path: Path) -> dict[Point, Estimate]:
+        """Time all that work in several passes, then the fastest against each other."""
+        looks = self._request.looks
+        leading = set(leaders(self._looks).values())
+        good = sorted(point for point in leading if self._looks[point][-1].ok)
+        references = self._references(good)
+        self._enter("compare", looks * len(good))
+        for turn in range(looks):
+            rng = np.random.default_rng([self._request.seed, 2, turn])
+            order = [good[index] for index in rng.permutation(len(good))]
+            self._compare(turn, list(_chunks(order, _GROUP)), references, _ROUNDS, path)
+        self._enter("finals", FINAL_TURNS * min(FINALISTS, len(good)))
+        for turn in range(looks, looks + FINAL_TURNS):
+            known = estimates_of(self._groups, references, looks)
+            finalists = [point for point in _ranked(known) if point != UNTUNED][:FINALISTS]
+            self._compare(turn, [finalists], references, _FINAL_ROUNDS, path)
+        return estimates_of(self._groups, references, looks)
+
+    def _references(self, good: Sequence[Point]) -> list[Point]:
+        """Kernels for every group: from the faster half, at even distances."""
+        ranked = sorted(good, key=lambda point: (self._looks[point][-1].estimate_s, point))
+        half = ranked[: max(1, len(ranked) // 2)]
+        places = np.linspace(0, len(half) - 1, min(_REFERENCES, len(half)))
+        return list(dict.fromkeys(half[round(place)] for place in places))
+
+    def _compare(
+        self,
+        turn: int,
+        chunks: Sequence[Sequence[Point]],
+        references: Sequence[Point],
+        rounds: int,
+        path: Path,
+    ) -> None:
+        """Time the kernels of each chunk, and the references, in turn; keep every group."""
+        done = sum(group.turn == turn for group in self._groups)
+        self._progress.done += sum(len(chunk) for chunk in chunks[:done])
+        if done >= len(chunks):
+            return
+        seed = self._request.seed + 2 + turn
+        with self._open(seed, 1) as measurer:
+            for chunk in chunks[done:]:
+                kernels = list(dict.fromkeys([*references, *chunk]))
+                timed = interleave(measurer.load(kernels), rounds, _GROUP_BUDGET_S, seed)
+                samples = {str(result.point): taken for result, taken in timed if taken}
+                self._groups.append(Group(turn, samples))
+                append_group(path, self._groups[-1])
+                self._advance(len(chunk))
 
     # -- the table ------------------------------------------------------------------------------
 
-    def _tabulate(self) -> Table:
-        looks = {point: self._looks[point][: self._request.looks] for point in self._looks}
-        untuned = looks.pop(UNTUNED)
-        scales = pass_scales(looks, self._request.looks)
-        estimates = estimates_of(looks, scales)
-        baseline = estimates_of({UNTUNED: untuned}, scales).get(UNTUNED)
-        turns: list[Mapping[Point, Sequence[float]]] = []
-        for count in FINAL_TURNS if estimates else ():
-            known = with_final_turns(estimates, turns)
-            settled, scale = self._final_turn(len(turns), count, known)
-            if not turns:
-                # From here on, seconds are those of the clock.
-                estimates = {point: known[point].times(scale) for point in known}
-                baseline = baseline.times(scale) if baseline is not None else None
-                settled = {p: [s * scale for s in samples] for p, samples in settled.items()}
-            turns.append(settled)
+    def _tabulate(self, estimates: Mapping[Point, Estimate]) -> Table:
+        request = self._request
         rows = make_rows(
             self._points.points(),
             lambda point: self._measured[self._form[point]],
-            looks,
-            with_final_turns(estimates, turns),
-            turns[-1] if turns else (),
+            self._looks,
+            estimates,
+            self._finalists(),
         )
         optimum = find_optimum(rows)
-        if optimum is None or baseline is None:
-            result = untuned[0] if baseline is None else next(iter(looks.values()))[0]
+        untuned = estimates.get(leaders(self._looks)[UNTUNED])
+        if optimum is None or untuned is None:
             raise MachineError(
-                f"no table of {self._request.task.name}: "
-                f"{'the untuned program' if baseline is None else 'every candidate'} failed "
-                f"({result.status.value}: {result.reason}); run: schedenv doctor"
+                f"no table of {request.task.name}: nothing could be timed again; run on a quieter "
+                "machine: schedenv doctor --noise"
             )
-        task = self._request.task
+        task = request.task
         info = TableInfo(
             format_version=FORMAT_VERSION,
             task=TaskInfo(
                 task.spec, task.name, task.family, task.content_hash, task.flops, task.bytes
             ),
             space_version=SPACE_VERSION,
-            restriction=self._request.restriction,
+            restriction=request.restriction,
             sketches=tuple(SketchKnobs.of(sketch) for sketch in self._points.sketches),
             components=self._points.components(),
             hardware=self._hardware,
@@ -331,57 +382,49 @@ class _Recorder:
                 name: version(name)
                 for name in ("schedenv", "apache-tvm", "apache-tvm-ffi", "numpy", "pyarrow")
             },
-            conditions=self._conditions(looks, scales),
+            conditions=self._conditions(),
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            method=self._method(),
-            untuned_s=baseline.latency_s,
+            method=Method(
+                looks=request.looks,
+                finalists=FINALISTS,
+                final_turns=FINAL_TURNS,
+                seed=request.seed,
+                seconds=round(self._elapsed_s, 1),
+                text=_METHOD,
+            ),
+            untuned_s=untuned.latency_s,
             optimum=optimum,
         )
         table = Table(info, tuple(rows))
         table.check()
         return table
 
-    def _final_turn(
-        self, turn: int, count: int, estimates: Mapping[Point, Estimate]
-    ) -> tuple[Mapping[Point, Sequence[float]], float]:
-        """Time the fastest `count`, and some anchors behind them, against each other.
+    def _finalists(self) -> set[Point]:
+        """Points that were in a final turn."""
+        return {
+            Point.parse(text)
+            for group in self._groups
+            if group.turn >= self._request.looks
+            for text in group.samples_s
+        }
 
-        Returns:
-            Samples of the fastest and the scale, as `settle_final_turn` gives them.
-        """
-        ranked = sorted(estimates, key=lambda point: (estimates[point].latency_s, point))
-        behind = ranked[count : count + _ANCHORS * _ANCHOR_STRIDE : _ANCHOR_STRIDE]
-        compared = [*ranked[:count], *behind]
-        seed = self._request.seed + self._request.looks + turn
-        with self._open(seed, 1) as measurer:
-            timed = interleave(measurer.load(compared), _FINAL_ROUNDS, _FINAL_BUDGET_S, seed)
-        settled, scale = settle_final_turn(timed, estimates, behind)
-        return {point: settled[point] for point in ranked[:count] if point in settled}, scale
-
-    def _method(self) -> Method:
-        return Method(
-            looks=self._request.looks,
-            final_turns=FINAL_TURNS,
-            seed=self._request.seed,
-            seconds=round(self._earlier_s + time.monotonic() - self._started_s, 1),
-            text=_METHOD,
-        )
-
-    def _conditions(
-        self, looks: Mapping[Point, Sequence[Result]], scales: Sequence[float]
-    ) -> dict[str, Any]:
-        slowdowns = [s for results in looks.values() for r in results for s in r.slowdowns]
+    def _conditions(self) -> dict[str, Any]:
+        slowdowns = [s for results in self._looks.values() for r in results for s in r.slowdowns]
+        quartiles = np.quantile(slowdowns or [1.0], (0.25, 0.5, 0.75))
         return {
             "threads": self._hardware.cores,
             "load_1min_before": round(self._load, 2),
             "load_1min_after": round(os.getloadavg()[0], 2),
             "programs": len(self._measured),
-            "pass_scales": [round(scale, 4) for scale in scales],
-            "slowdown_quartiles": [
-                round(float(q), 3) for q in np.quantile(slowdowns or [1.0], (0.25, 0.5, 0.75))
-            ],
+            "codes": len(set(leaders(self._looks).values()) - {UNTUNED}),
+            "groups": len(self._groups),
+            "slowdown_quartiles": [round(float(q), 3) for q in quartiles],
         }
 
 
-def _chunks(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
-    return (points[start : start + _CHUNK] for start in range(0, len(points), _CHUNK))
+def _ranked(estimates: Mapping[Point, Estimate]) -> list[Point]:
+    return sorted(estimates, key=lambda point: (estimates[point].latency_s, point))
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

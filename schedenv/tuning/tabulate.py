@@ -1,33 +1,30 @@
-"""From several looks at every candidate to one table: estimates, intervals, the optimum.
+"""From kernels timed against each other to one table: estimates, intervals, the optimum.
 
-The machine's speed drifts, so a look is compared with the other looks of its pass only: the passes
-are scaled to each other, and to the candidates that were timed against each other at the end, by
-rivals from the middle of the field, which were not chosen for being fast.
+The speed of a shared machine drifts severalfold within seconds, so a time alone says little. All
+kernels are therefore timed in groups, in turn, and every group holds the same few references: what
+slows a whole round down is divided out, and the references say how the groups compare.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from schedenv.errors import MachineError
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
 from schedenv.measure.table import Optimum, Row
 from schedenv.space import Point
 from schedenv.tuning.finalists import Timing
-
-Looks = Mapping[Point, Sequence[Result]]
-"""For each point that was measured, its results, one a pass."""
+from schedenv.tuning.groups import Group
 
 _SAMPLES_KEPT = 12
 _REASON_LENGTH = 200
-_FEWEST_ANCHORS = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Estimate:
         latency_s: The estimate, seconds a call.
         low_s: Lower end of its interval.
         high_s: Upper end of its interval.
-        looks_s: The estimates it was made from, in the order taken.
+        looks_s: One estimate a group that it was in, in the order taken.
         samples_s: A dozen samples around it.
     """
 
@@ -48,116 +45,84 @@ class Estimate:
     looks_s: tuple[float, ...]
     samples_s: tuple[float, ...]
 
-    def times(self, factor: float) -> Estimate:
-        """The same with every time multiplied."""
-        return Estimate(
-            self.latency_s * factor,
-            self.low_s * factor,
-            self.high_s * factor,
-            tuple(look_s * factor for look_s in self.looks_s),
-            tuple(sample_s * factor for sample_s in self.samples_s),
-        )
 
-
-def pass_scales(looks: Looks, passes: int) -> list[float]:
-    """What the estimates of each pass must be divided by to be comparable.
-
-    Within a pass the measurer compares every candidate with its incumbent, so all its estimates
-    are off by the same factor if the incumbent was first timed in a slow moment. Passes are
-    compared by the candidates that were timed in all of them: their median.
-    """
-    common = [
-        [math.log(result.estimate_s) for result in results if result.estimate_s is not None]
-        for results in looks.values()
-        if all(result.ok and not result.repeated for result in results)
-    ]
-    logs = np.array([row for row in common if len(row) == passes])
-    if not len(logs):
-        return [1.0] * passes
-    relative = logs - logs.mean(axis=1, keepdims=True)
-    return [float(scale) for scale in np.exp(np.median(relative, axis=0))]
-
-
-def estimates_of(looks: Looks, scales: Sequence[float]) -> dict[Point, Estimate]:
-    """The estimates of all candidates that are ok: the median look, scaled."""
-    found = {}
-    for point, results in looks.items():
-        timed = [
-            (result.estimate_s / scale, result, scale)
-            for result, scale in zip(results, scales, strict=True)
-            if result.estimate_s is not None
-        ]
-        if status_of(results) is not Status.OK or not timed:
-            continue
-        looks_s = tuple(estimate_s for estimate_s, _, _ in timed)
-        latency_s, result, scale = sorted(timed, key=lambda look: look[0])[(len(timed) - 1) // 2]
-        samples_s = _thinned([sample_s / scale for sample_s in result.corrected_s])
-        found[point] = Estimate(latency_s, min(looks_s), max(looks_s), looks_s, samples_s)
-    return found
-
-
-def status_of(results: Sequence[Result]) -> Status:
-    """How a candidate ends in most of its looks; among equals, not OK."""
-    counts = Counter(result.status for result in results)
-    return max(counts, key=lambda status: (counts[status], status is not Status.OK))
-
-
-def settle_final_turn(
-    compared: Sequence[tuple[Result, Sequence[float]]],
-    estimates: Mapping[Point, Estimate],
-    anchors: Iterable[Point],
-) -> tuple[dict[Point, list[float]], float]:
-    """Samples of kernels that were timed in turn, comparable with the estimates known before.
-
-    What slows a whole round down is divided out, then the anchors' estimates give the scale.
+def estimates_of(
+    groups: Sequence[Group], references: Collection[Point], final_from: int
+) -> dict[Point, Estimate]:
+    """Estimates of all kernels that were timed, at the speed of a good quarter of the groups.
 
     Args:
-        compared: For each kernel its result and its samples, one a round.
-        estimates: What is known of them.
-        anchors: Kernels that were not chosen for being fast; if they are few, all are asked.
+        groups: What was timed.
+        references: Points that are in every group.
+        final_from: The first turn of the finalists; whoever was in one is judged by those alone,
+            because being lucky in the earlier ones is how one gets there.
 
-    Returns:
-        Samples by point, divided by the scale, points that failed or missed rounds left out; and
-        the scale: how many seconds of the clock a second of the estimates is.
+    Raises:
+        MachineError: A group has no reference in common with the first.
     """
-    rounds = max((len(samples) for _, samples in compared), default=0)
-    full = {
-        result.point: np.asarray(samples)
-        for result, samples in compared
-        if rounds and len(samples) == rounds
-    }
-    if not full:
-        return {}, 1.0
-    matrix = np.array(list(full.values()))
+    settled = [_settle(group) for group in groups]
+    scales = [_scale(samples, settled[0], references) for samples in settled]
+    clock = float(np.quantile(scales, 0.25)) if scales else 1.0
+    looks: dict[Point, list[tuple[int, tuple[float, ...]]]] = defaultdict(list)
+    for group, samples, scale in zip(groups, settled, scales, strict=True):
+        for point, taken in samples.items():
+            looks[point].append((group.turn, tuple(float(s) for s in taken / scale * clock)))
+    return {point: _estimate(taken, final_from) for point, taken in looks.items()}
+
+
+def _settle(group: Group) -> dict[Point, npt.NDArray[np.float64]]:
+    """Samples by point, with the slowness that all kernels of a round share divided out."""
+    samples = {Point.parse(text): np.asarray(taken) for text, taken in group.samples_s.items()}
+    if not samples:
+        return {}
+    rounds = max(len(taken) for taken in samples.values())
+    full = [point for point, taken in samples.items() if len(taken) == rounds]
+    matrix = np.array([samples[point] for point in full])
     typical = np.quantile(matrix, 0.25, axis=1, keepdims=True)
     steady = matrix / np.median(matrix / typical, axis=0, keepdims=True)
-    settled = dict(zip(full, steady, strict=True))
-    chosen = [point for point in anchors if point in settled]
-    if len(chosen) < _FEWEST_ANCHORS:
-        chosen = list(settled)
-    scale = statistics.median(
-        robust_estimate(settled[point]) / estimates[point].latency_s for point in chosen
-    )
-    return {p: [float(s) for s in samples / scale] for p, samples in settled.items()}, scale
+    # The quartile over the rounds is kept, so that groups still differ as the machine did.
+    steady *= typical / np.quantile(steady, 0.25, axis=1, keepdims=True)
+    return {**samples, **dict(zip(full, steady, strict=True))}
 
 
-def with_final_turns(
-    estimates: Mapping[Point, Estimate], turns: Sequence[Mapping[Point, Sequence[float]]]
-) -> dict[Point, Estimate]:
-    """The estimates of the finalists replaced by what the final turns say; the others kept."""
-    improved = dict(estimates)
-    for point in dict.fromkeys(point for turn in turns for point in turn):
-        taken = [turn[point] for turn in turns if point in turn]
-        each_s = tuple(robust_estimate(samples) for samples in taken)
-        pooled = Timing.of([sample for samples in taken for sample in samples])
-        improved[point] = Estimate(
-            pooled.latency_s,
-            min(pooled.low_s, pooled.latency_s, *each_s),
-            max(pooled.high_s, pooled.latency_s, *each_s),
-            (*estimates[point].looks_s, *each_s),
-            _thinned(pooled.samples_s),
+def _scale(
+    samples: Mapping[Point, npt.NDArray[np.float64]],
+    first: Mapping[Point, npt.NDArray[np.float64]],
+    references: Collection[Point],
+) -> float:
+    """How much slower the references ran in a group than in the first one: their median."""
+    ratios = [
+        robust_estimate(list(samples[point])) / robust_estimate(list(first[point]))
+        for point in references
+        if point in samples and point in first
+    ]
+    if not ratios:
+        raise MachineError(
+            "no reference kernel could be timed in one of the groups, though all had worked "
+            "before; run again on a quieter machine: schedenv doctor --noise"
         )
-    return improved
+    return statistics.median(ratios)
+
+
+def _estimate(looks: Sequence[tuple[int, tuple[float, ...]]], final_from: int) -> Estimate:
+    """The median look, or all samples of the final turns together."""
+    each_s = [robust_estimate(samples) for _, samples in looks]
+    final = [samples for turn, samples in looks if turn >= final_from]
+    if final:
+        pooled = Timing.of([sample for samples in final for sample in samples])
+        final_s = [robust_estimate(samples) for samples in final]
+        latency_s = statistics.median(final_s)
+        low_s, high_s = min(pooled.low_s, *final_s), max(pooled.high_s, *final_s)
+        samples_s = pooled.samples_s
+    else:
+        latency_s = statistics.median(each_s)
+        low_s, high_s = min(each_s), max(each_s)
+        samples_s = min(looks, key=lambda look: abs(robust_estimate(look[1]) - latency_s))[1]
+    return Estimate(latency_s, low_s, high_s, tuple(each_s), _thinned(samples_s))
+
+
+Looks = Mapping[Point, Sequence[Result]]
+"""For each point that was measured, its results, the last one decisive."""
 
 
 def make_rows(
@@ -165,7 +130,7 @@ def make_rows(
     representative: Callable[[Point], Point],
     looks: Looks,
     estimates: Mapping[Point, Estimate],
-    finalists: Iterable[Point],
+    finalists: Collection[Point],
 ) -> list[Row]:
     """One row a point; points of one program, or of equal code, get the same numbers.
 
@@ -176,22 +141,22 @@ def make_rows(
         estimates: Of those that are ok.
         finalists: Those that were timed against each other.
     """
-    leader = _leaders(looks, estimates)
-    final = set(finalists)
+    leader = leaders(looks)
     rows = []
     for point in points:
         measured = representative(point)
         own, shared = looks[measured], leader[measured]
         results = looks[shared]
-        status = status_of(results)
+        status, reason = results[-1].status, results[-1].reason
         estimate = estimates.get(shared) if status is Status.OK else None
-        reasons = [r.reason for r in results if r.status is status and r.reason]
+        if status is Status.OK and estimate is None:
+            status, reason = Status.RUN_ERROR, "worked once, but not when it was timed again"
         errors = [r.max_error for r in results if r.max_error is not None]
         rows.append(
             Row(
                 point=point,
                 status=status,
-                reason=None if status is Status.OK else plain_reason([*reasons, status.value][0]),
+                reason=None if status is Status.OK else plain_reason(reason or status.value),
                 program=next((r.program for r in own if r.program is not None), None),
                 code=next((r.code for r in own if r.code is not None), None),
                 samples_s=estimate.samples_s if estimate else (),
@@ -201,7 +166,7 @@ def make_rows(
                 looks_s=estimate.looks_s if estimate else (),
                 max_error=max(errors, default=None),
                 phases=_typical_phases(results),
-                finalist=shared in final,
+                finalist=shared in finalists,
             )
         )
     return rows
@@ -232,32 +197,19 @@ def plain_reason(reason: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in line)[:_REASON_LENGTH]
 
 
-def _leaders(looks: Looks, estimates: Mapping[Point, Estimate]) -> dict[Point, Point]:
-    """For each measured point the one whose numbers it shares: the first of equal code."""
-    by_code: dict[str, list[Point]] = defaultdict(list)
-    for point, results in looks.items():
-        if results[0].code is not None:
-            by_code[results[0].code].append(point)
-    leaders = {point: point for point in looks}
-    for twins in by_code.values():
-        # One that was measured in most of the passes, rather than answered from its twin.
-        fresh = max(
-            twins,
-            key=lambda p: (len(estimates[p].looks_s) if p in estimates else 0, _fresh(looks[p])),
-        )
-        leaders.update(dict.fromkeys(twins, fresh))
-    return leaders
-
-
-def _fresh(results: Sequence[Result]) -> int:
-    return sum(not result.repeated for result in results)
+def leaders(looks: Looks) -> dict[Point, Point]:
+    """For each measured point the one whose numbers it shares: one of equal code that was built."""
+    by_code: dict[str, Point] = {}
+    fresh_first = sorted(looks, key=lambda point: (looks[point][0].repeated, point))
+    return {
+        point: by_code.setdefault(looks[point][-1].code or f"none but {point}", point)
+        for point in fresh_first
+    }
 
 
 def _typical_phases(results: Sequence[Result]) -> Phases:
-    """What measuring the candidate took: the median of its looks, phase by phase."""
-    fresh = [result for result in results if not result.repeated] or list(results)
-    table = [msgspec.structs.astuple(result.phases) for result in fresh]
-    return Phases(*(statistics.median(column) for column in zip(*table, strict=True)))
+    """What measuring the candidate took: the first time that it was built."""
+    return next((result.phases for result in results if not result.repeated), results[0].phases)
 
 
 def _thinned(samples_s: Sequence[float]) -> tuple[float, ...]:

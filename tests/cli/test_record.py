@@ -97,6 +97,6 @@ def test_a_recording_is_interrupted_goes_on_and_its_table_can_be_searched(
     assert summary["points"] == len(table.rows) <= 40
     assert summary["optimum"]["point"] == table.info.optimum.point
     programs = len({row.canonical for row in table.rows})
-    assert stored(records) == 2 * (1 + programs) > kept
+    assert stored(records) >= max(kept, 1 + programs)
     run = simulate(table, "random", Budget(trials=10), 0)
     assert 0 < run.fraction_at(run.elapsed_s) <= 1

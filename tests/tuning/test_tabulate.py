@@ -1,144 +1,183 @@
-"""From looks to a table."""
+"""From kernels timed in turn to a table."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
+from schedenv.errors import MachineError
 from schedenv.measure import Phases, Result, Status, robust_estimate
 from schedenv.space import Point
+from schedenv.tuning.groups import Group
 from schedenv.tuning.tabulate import (
     Estimate,
     estimates_of,
     find_optimum,
+    leaders,
     make_rows,
-    pass_scales,
     plain_reason,
-    settle_final_turn,
-    status_of,
-    with_final_turns,
 )
+
+ROUNDS = 40
+FINAL = 3
 
 
 def point(number: int) -> Point:
     return Point(0, (number,))
 
 
-def look(number: int, latency_s: float, slowness: float = 1.0, **more: object) -> Result:
-    """A look in a pass whose estimates are all off by a factor."""
-    samples_s = (latency_s,) * 4
+def result(number: int, code: str | None = None, *, repeated: bool = False) -> Result:
     return Result(
         point=point(number),
         status=Status.OK,
-        samples_s=samples_s,
-        drifts=(1 / slowness,) * 4,
-        estimate_s=latency_s * slowness,
+        samples_s=(1e-6,),
+        estimate_s=1e-6,
         program=f"program {number}",
-        code=f"code {number}",
-        **more,
+        code=code or f"code {number}",
+        repeated=repeated,
+        phases=Phases(apply_s=0.001) if repeated else Phases(build_s=0.3),
     )
 
 
-def failed(number: int, status: Status = Status.CRASH) -> Result:
-    return Result(point=point(number), status=status, reason="worker died")
+def failed(number: int) -> Result:
+    return Result(point=point(number), status=Status.CRASH, reason="worker died")
 
 
-def simple(latency_s: float) -> Estimate:
-    return Estimate(latency_s, latency_s, latency_s, (latency_s,), (latency_s,))
+def group(turn: int, true_s: Mapping[int, float], slowness: float, seed: int) -> Group:
+    """Kernels timed in turn: every round has its own weather, every group its own slowness."""
+    rng = np.random.default_rng(seed)
+    weather = slowness * np.exp(np.abs(rng.normal(0, 1, ROUNDS)))
+    return Group(
+        turn,
+        {
+            str(point(number)): tuple(
+                latency_s * w * float(1 + rng.random() / 1000) for w in weather
+            )
+            for number, latency_s in true_s.items()
+        },
+    )
 
 
-def test_passes_are_scaled_to_each_other() -> None:
-    truth = {number: 1e-6 * number for number in range(1, 9)}
-    looks = {
-        point(n): [look(n, s, 1.0), look(n, s, 20.0), look(n, s, 0.05)] for n, s in truth.items()
-    }
-    scales = pass_scales(looks, 3)
-    assert scales == pytest.approx([1.0, 20.0, 0.05])
-    estimates = estimates_of(looks, scales)
-    for number, latency_s in truth.items():
+TRUE_S = {number: 1e-6 * (1 + number / 20) for number in range(1, 13)}
+
+
+def test_groups_at_different_moments_agree_once_the_references_have_linked_them() -> None:
+    references = [point(1), point(2)]
+    first = {number: TRUE_S[number] for number in (1, 2, 3, 4, 5, 6)}
+    second = {number: TRUE_S[number] for number in (1, 2, 7, 8, 9, 10)}
+    groups = [
+        group(turn, members, slowness, seed)
+        for seed, (turn, members, slowness) in enumerate(
+            [(0, first, 1.0), (0, second, 9.0), (1, second, 2.0), (1, first, 30.0)]
+        )
+    ]
+    estimates = estimates_of(groups, references, FINAL)
+    assert set(estimates) == {point(n) for n in range(1, 11)}
+    ratios = [estimates[point(n)].latency_s / TRUE_S[n] for n in range(1, 11)]
+    assert max(ratios) / min(ratios) < 1.01
+    for number in range(3, 11):
         found = estimates[point(number)]
-        assert found.latency_s == pytest.approx(latency_s)
-        assert found.looks_s == pytest.approx((latency_s,) * 3)
-        assert robust_estimate(found.samples_s) == pytest.approx(latency_s)
+        assert len(found.looks_s) == 2
+        assert found.low_s <= found.latency_s <= found.high_s < 1.01 * found.low_s
+        assert robust_estimate(found.samples_s) == pytest.approx(found.latency_s, rel=0.02)
+        assert len(found.samples_s) == 12
+
+
+def test_seconds_are_those_of_a_good_quarter_of_the_groups() -> None:
+    steady = {str(point(1)): (1e-6,) * 8, str(point(2)): (3e-6,) * 8}
+    groups = [
+        Group(0, {text: tuple(s * slowness for s in taken) for text, taken in steady.items()})
+        for slowness in (4.0, 2.0, 2.0, 2.0, 8.0)
+    ]
+    estimates = estimates_of(groups, [point(1)], FINAL)
+    assert estimates[point(1)].latency_s == pytest.approx(2e-6)
+    assert estimates[point(2)].latency_s == pytest.approx(6e-6)
 
 
 def test_the_median_look_is_the_estimate_and_the_others_its_interval() -> None:
-    looks = {point(1): [look(1, 3e-6), look(1, 90e-6), look(1, 4e-6)]}
-    estimate = estimates_of(looks, [1.0, 1.0, 1.0])[point(1)]
-    assert (estimate.low_s, estimate.latency_s, estimate.high_s) == (3e-6, 4e-6, 90e-6)
-    assert estimate.samples_s == (4e-6,) * 4
-
-
-def test_without_a_candidate_that_always_works_nothing_is_scaled() -> None:
-    assert pass_scales({point(1): [look(1, 1e-6), failed(1)]}, 2) == [1.0, 1.0]
-
-
-def test_a_candidate_ends_as_most_of_its_looks_do() -> None:
-    assert status_of([look(1, 1e-6), failed(1), look(1, 1e-6)]) is Status.OK
-    assert status_of([look(1, 1e-6), failed(1), failed(1)]) is Status.CRASH
-    assert status_of([look(1, 1e-6), failed(1)]) is Status.CRASH
-
-
-def test_what_slows_a_whole_round_is_divided_out_and_the_anchors_give_the_scale() -> None:
-    rng = np.random.default_rng(0)
-    true_s = {number: 1e-6 * (1 + number / 50) for number in range(12)}
-    weather = np.exp(rng.normal(0, 0.5, 60))
-    compared = [
-        (look(n, s), [s * w * float(1 + rng.random() / 1000) for w in weather])
-        for n, s in true_s.items()
+    groups = [
+        Group(turn, {str(point(1)): (1e-6,) * 4, str(point(2)): (latency_s,) * 4})
+        for turn, latency_s in enumerate((3e-6, 90e-6, 4e-6))
     ]
-    # The passes' seconds are twice too long, and the fastest were lucky besides.
-    estimates = {point(n): simple(2 * s if n >= 6 else 2 * s / 3) for n, s in true_s.items()}
-    anchors = [point(n) for n in range(6, 12)]
-    settled, scale = settle_final_turn(compared, estimates, anchors)
-    typical = np.quantile(weather, 0.25)
-    assert scale == pytest.approx(typical / 2, rel=0.1)
-    improved = with_final_turns(estimates, [settled, settled])
-    for number, latency_s in true_s.items():
-        assert improved[point(number)].latency_s == pytest.approx(2 * latency_s, rel=0.02)
-        assert improved[point(number)].high_s / improved[point(number)].low_s < 1.01
-    assert improved[point(0)].looks_s[0] == estimates[point(0)].latency_s
+    found = estimates_of(groups, [point(1)], FINAL)[point(2)]
+    assert (found.low_s, found.latency_s, found.high_s) == pytest.approx((3e-6, 4e-6, 90e-6))
+    assert found.looks_s == pytest.approx((3e-6, 90e-6, 4e-6))
+    assert found.samples_s == pytest.approx((4e-6,) * 4)
 
 
-def test_a_finalist_that_fails_keeps_its_earlier_estimate() -> None:
-    estimates = {point(n): simple(1e-6 * n) for n in (1, 2, 3)}
-    compared = [(look(1, 1e-6), [1e-6] * 8), (failed(2), []), (look(3, 3e-6), [3e-6] * 3)]
-    settled, _ = settle_final_turn(compared, estimates, [])
-    assert list(settled) == [point(1)]
-    assert with_final_turns(estimates, [settled])[point(2)] == estimates[point(2)]
-    assert settle_final_turn([(failed(2), [])], estimates, []) == ({}, 1.0)
+def test_finalists_are_judged_by_their_last_turns_alone() -> None:
+    lucky = [Group(t, {str(point(1)): (1e-6,) * 4, str(point(2)): (2e-6,) * 4}) for t in range(3)]
+    final = [Group(t, {str(point(1)): (1e-6,) * 4, str(point(2)): (5e-6,) * 4}) for t in (3, 4)]
+    found = estimates_of([*lucky, *final], [point(1)], FINAL)[point(2)]
+    assert found.latency_s == pytest.approx(5e-6)
+    assert found.low_s == pytest.approx(5e-6)
+    assert found.looks_s == pytest.approx((2e-6, 2e-6, 2e-6, 5e-6, 5e-6))
+
+
+def test_a_kernel_too_slow_for_every_round_is_estimated_from_the_samples_it_has() -> None:
+    samples = {str(point(1)): (1e-6,) * 20, str(point(2)): (5e-3,) * 4}
+    assert estimates_of([Group(0, samples)], [point(1)], FINAL)[point(2)].latency_s == (
+        pytest.approx(5e-3)
+    )
+
+
+def test_a_group_without_a_reference_cannot_be_compared() -> None:
+    groups = [Group(0, {str(point(1)): (1e-6,) * 4}), Group(0, {})]
+    with pytest.raises(MachineError) as raised:
+        estimates_of(groups, [point(1)], FINAL)
+    assert str(raised.value) == (
+        "no reference kernel could be timed in one of the groups, though all had worked before; "
+        "run again on a quieter machine: schedenv doctor --noise"
+    )
+
+
+# -- rows -------------------------------------------------------------------------------------
+
+
+def simple(latency_s: float, spread: float = 0.0) -> Estimate:
+    low_s, high_s = latency_s * (1 - spread), latency_s * (1 + spread)
+    return Estimate(latency_s, low_s, high_s, (latency_s,), (latency_s,))
+
+
+def test_the_numbers_of_equal_code_come_from_the_point_that_was_built() -> None:
+    looks = {
+        point(3): [result(3, "code 1", repeated=True)],
+        point(1): [result(1)],
+        point(2): [failed(2), failed(2)],
+    }
+    assert leaders(looks) == {point(n): point(n) for n in (1, 2)} | {point(3): point(1)}
 
 
 def test_points_of_one_program_and_of_equal_code_share_their_numbers() -> None:
-    twin = look(3, 9e-6, repeated=True, phases=Phases(apply_s=0.001))
-    twin = Result(**{**{f: getattr(twin, f) for f in twin.__struct_fields__}, "code": "code 1"})
     looks = {
-        point(1): [look(1, 1e-6, phases=Phases(build_s=0.3))],
-        point(3): [twin],
-        point(4): [failed(4)],
+        point(1): [result(1)],
+        point(3): [result(3, "code 1", repeated=True)],
+        point(4): [failed(4), failed(4)],
+        point(5): [result(5)],
     }
-    estimates = estimates_of(looks, [1.0])
     rows = make_rows(
-        [point(n) for n in (1, 2, 3, 4)],
+        [point(n) for n in (1, 2, 3, 4, 5)],
         lambda p: point(1) if p == point(2) else p,
         looks,
-        estimates,
-        [point(1)],
+        {point(1): simple(2e-6)},
+        {point(1)},
     )
-    assert [row.point for row in rows] == [point(n) for n in (1, 2, 3, 4)]
-    assert [row.program for row in rows] == ["program 1", "program 1", "program 3", None]
+    assert [row.point for row in rows] == [point(n) for n in (1, 2, 3, 4, 5)]
+    assert [row.program for row in rows[:4]] == ["program 1", "program 1", "program 3", None]
     assert len({(row.estimate_s, row.samples_s, row.phases) for row in rows[:3]}) == 1
-    assert [row.finalist for row in rows] == [True, True, True, False]
-    assert rows[3].status is Status.CRASH
-    assert rows[3].reason == "worker died"
+    assert [row.finalist for row in rows] == [True, True, True, False, False]
+    assert (rows[3].status, rows[3].reason) == (Status.CRASH, "worker died")
     assert rows[3].estimate_s is None
+    assert (rows[4].status, rows[4].reason) == (
+        Status.RUN_ERROR,
+        "worked once, but not when it was timed again",
+    )
 
 
 def test_the_optimum_is_tied_with_all_whose_intervals_overlap_its_own() -> None:
-    looks = {point(n): [look(n, 1e-6 * n)] for n in (1, 2, 3)} | {point(4): [failed(4)]}
-    estimates = {
-        point(1): Estimate(1e-6, 0.9e-6, 1.3e-6, (1e-6,), (1e-6,)),
-        point(2): Estimate(1.4e-6, 1.2e-6, 1.5e-6, (1.4e-6,), (1.4e-6,)),
-        point(3): Estimate(1.6e-6, 1.5e-6, 1.7e-6, (1.6e-6,), (1.6e-6,)),
-    }
+    looks = {point(n): [result(n)] for n in (1, 2, 3)} | {point(4): [failed(4)]}
+    estimates = {point(1): simple(1e-6, 0.3), point(2): simple(1.4e-6, 0.2)}
+    estimates |= {point(3): simple(1.6e-6, 0.1)}
     rows = make_rows(list(looks), lambda p: p, looks, estimates, [])
     optimum = find_optimum(rows)
     assert optimum is not None
