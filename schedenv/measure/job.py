@@ -42,7 +42,15 @@ class Job:
 
     def held_by(self, workers: Iterable[WorkerProcess]) -> bool:
         """Whether a living worker holds the compiled kernel."""
-        return self.built is not None and any(self.worker is worker for worker in workers)
+        return (
+            self.built is not None
+            and self.built.status is Status.OK
+            and any(self.worker is worker for worker in workers)
+        )
+
+    def forget_build(self) -> None:
+        """Be as before it was built."""
+        self.lowered = self.built = None
 
     def result_so_far(self, status: Status, reason: str | None = None) -> Result:
         """A result with everything known of the job and no estimate."""
@@ -110,7 +118,7 @@ class Batch:
         """A worker is gone: what it held for the unfinished jobs is gone too."""
         for job in self.jobs:
             if job.worker is worker and job.result is None:
-                job.lowered = job.built = None
+                job.forget_build()
 
     def unfinished(self) -> list[Job]:
         """Jobs without a result that wait for no other job's."""

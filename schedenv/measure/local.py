@@ -162,7 +162,8 @@ class LocalMeasurer:
         for job in batch.jobs:
             # A crash of one takes what its worker had loaded along.
             if job.result is not None and job.result.ok and not job.held_by(self._live.workers):
-                job.lowered = job.built = job.result = None
+                job.forget_build()
+                job.result = None
                 job.looks.clear()
         self._work(batch, distinct=False)
         return [Loaded(self, job) for job in batch.jobs]
@@ -209,7 +210,7 @@ class LocalMeasurer:
             batch.pending.extend(unfinished[:_ROUND] if distinct else unfinished)
             incumbent = self._runner.incumbent
             if incumbent is not None and not incumbent.held_by(self._live.workers):
-                incumbent.lowered = incumbent.built = None
+                incumbent.forget_build()
                 batch.pending.append(incumbent)
             with self._turns.building():
                 self._builder.build_all(batch, distinct=distinct)

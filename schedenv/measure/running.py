@@ -64,9 +64,12 @@ class Runner:
 
     def _run(self, job: Job, batch: Batch) -> None:
         """Run a job; a result that is close to the fastest is not announced yet."""
-        worker = job.worker
-        assert worker is not None
         drift = self._drift_now()
+        worker = job.worker
+        if worker is None or not job.held_by(self._pool.workers):
+            # Its worker died of the incumbent just now; it is built again.
+            job.forget_build()
+            return
         limit_s = self._limits.run_s(batch.bar_s)
         incumbent_s = None if batch.bar_s is None else batch.bar_s * (drift or 1.0)
         worker.ask(messages.Run(job.id, incumbent_s), limit_s)
@@ -143,6 +146,8 @@ class Runner:
         if self._drift is None or time.monotonic() > self._drift[1]:
             looked = self._look(incumbent, estimate_s)
             if looked is None:
+                # Whatever is wrong with it now, it must not cost another worker.
+                self.incumbent = None
                 return None
             drift = robust_estimate(looked.look.samples_s) / estimate_s
             self._drift = (drift, time.monotonic() + _DRIFT_LASTS_S)
