@@ -4,7 +4,8 @@ The speed of a shared machine drifts by half within seconds, so a time alone say
 which of two candidates is faster. Hence the incumbent stays loaded and runs again right before
 each candidate: its slowdown against its own estimate is the drift that the candidate's samples are
 divided by. The same kernel of the same task slows down as its rivals do; a kernel of another kind
-does not (`runs/drift.py`).
+does not (`runs/drift.py`). A drift beyond what machines do is noise, and is not followed: dividing
+by it would make a kernel look faster than any machine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from schedenv.measure.timing import CLOSE_FACTOR, Look
 
 _TURNS = 3
 _DRIFT_LASTS_S = 0.25
+_CREDIBLE_DRIFTS = (0.4, 2.5)
+_SLOWEST_ESTIMATE = 0.4
 _LONGEST_INCUMBENT_CALL_S = 0.02
 _UNKNOWN_CALL_S = 1e-3
 
@@ -42,6 +45,7 @@ class Runner:
     def __init__(self, pool: WorkerPool, limits: Limits, floor_s: float) -> None:
         self._pool, self._limits, self._floor_s = pool, limits, floor_s
         self._drift: tuple[float, float] | None = None
+        self._anchor_s: float | None = None
         self.incumbent: Job | None = None
 
     def run_all(self, batch: Batch) -> None:
@@ -140,7 +144,7 @@ class Runner:
         if incumbent is None or not incumbent.held_by(self._pool.workers):
             return None
         assert incumbent.result is not None
-        estimate_s = incumbent.result.estimate_s
+        estimate_s = self._anchor_s or incumbent.result.estimate_s
         if estimate_s is None or estimate_s > _LONGEST_INCUMBENT_CALL_S:
             return None
         if self._drift is None or time.monotonic() > self._drift[1]:
@@ -149,7 +153,12 @@ class Runner:
                 # Whatever is wrong with it now, it must not cost another worker.
                 self.incumbent = None
                 return None
-            drift = robust_estimate(looked.look.samples_s) / estimate_s
+            now_s = robust_estimate(looked.look.samples_s)
+            if now_s < _SLOWEST_ESTIMATE * estimate_s:
+                # Noise only adds time: it was estimated in a very bad moment.
+                self._anchor_s = estimate_s = now_s
+            low, high = _CREDIBLE_DRIFTS
+            drift = min(high, max(low, now_s / estimate_s))
             self._drift = (drift, time.monotonic() + _DRIFT_LASTS_S)
         return self._drift[0]
 
@@ -179,7 +188,7 @@ class Runner:
         if rivals:
             fastest = min(rivals, key=_estimate_s)
             if fastest is not self.incumbent:
-                self.incumbent, self._drift = fastest, None
+                self.incumbent, self._drift, self._anchor_s = fastest, None, None
 
     def _look(self, job: Job, call_s: float) -> messages.Looked | None:
         """Time a loaded job once more; None if its worker failed, which is then replaced.

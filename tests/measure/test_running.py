@@ -1,0 +1,168 @@
+"""How candidates are compared with the incumbent, on a scripted machine whose speed changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schedenv.measure import Phases, Status, messages
+from schedenv.measure.job import Batch, Job
+from schedenv.measure.pool import Limits
+from schedenv.measure.running import Runner
+from schedenv.measure.timing import Look
+from schedenv.space import Point
+
+SAMPLES = 10
+
+
+class Machine:
+    """A pool of one worker that holds kernels of known speed; each look takes the next slowdown.
+
+    Attributes:
+        slowdowns: How much slower the machine is at each look, the last one for ever.
+        looks: Jobs looked at, in order.
+    """
+
+    def __init__(self, slowdowns: list[float]) -> None:
+        self.slowdowns = slowdowns
+        self.looks: list[int] = []
+        self.kernels_s: dict[int, float] = {}
+        self.workers: list[Any] = [self]
+        self._request: Any = None
+
+    def ask(self, request: Any, _: float) -> None:
+        self._request = request
+
+    def wait_for(self, _: Any) -> Any:
+        job = self._request.job
+        self.looks.append(job)
+        slowdown = self.slowdowns.pop(0) if len(self.slowdowns) > 1 else self.slowdowns[0]
+        look = Look((self.kernels_s[job] * slowdown,) * SAMPLES)
+        if isinstance(self._request, messages.Run):
+            return messages.Ran(job, Status.OK, None, look, 0.1, 0.0, 0.0)
+        return messages.Looked(job, look, 0.0)
+
+    def settle(self) -> None:
+        pass
+
+    def replace(self, _: Any) -> str:
+        raise AssertionError("no worker fails here")
+
+
+def job(machine: Machine, number: int, kernel_s: float) -> Job:
+    """A built job whose kernel takes that long on the undisturbed machine."""
+    machine.kernels_s[number] = kernel_s
+    made = Job(number, Point(0, (number,)))
+    made.lowered = messages.Lowered(number, Status.OK, None, f"p{number}", f"c{number}", Phases())
+    made.built = messages.Built(number, Status.OK, None, f"p{number}", Phases())
+    made.worker = machine  # type: ignore[assignment]
+    return made
+
+
+@pytest.fixture
+def start() -> Callable[..., tuple[Machine, Runner]]:
+    """A runner with an incumbent of 1 ms, on a machine that then slows down as given."""
+
+    def begin(slowdowns: list[float]) -> tuple[Machine, Runner]:
+        machine = Machine([1.0])
+        runner = Runner(machine, Limits(), floor_s=1e-9)  # type: ignore[arg-type]
+        runner.run_all(Batch([job(machine, 0, 1e-3)], None, None))
+        assert runner.incumbent is not None
+        machine.slowdowns, machine.looks = slowdowns, []
+        return machine, runner
+
+    return begin
+
+
+def run(machine: Machine, runner: Runner, *kernels_s: float) -> list[Job]:
+    jobs = [job(machine, number, kernel_s) for number, kernel_s in enumerate(kernels_s, 1)]
+    runner.run_all(Batch(jobs, 1e-3, None))
+    return jobs
+
+
+def test_a_candidate_timed_while_the_machine_is_slow_is_brought_to_the_incumbents_time(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.6])
+    (other,) = run(machine, runner, 2e-3)
+    assert other.result is not None
+    assert other.result.estimate_s == pytest.approx(2e-3)
+    assert other.result.samples_s == pytest.approx([3.2e-3] * SAMPLES)
+    assert other.result.drifts == pytest.approx([1.6] * SAMPLES)
+    assert other.result.corrected_s == pytest.approx([2e-3] * SAMPLES)
+
+
+def test_a_candidate_far_from_the_incumbent_is_looked_at_once(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.0])
+    run(machine, runner, 2e-3)
+    assert machine.looks == [0, 1]
+    assert runner.incumbent is not None
+    assert runner.incumbent.id == 0
+
+
+def test_a_close_candidate_takes_three_turns_each_beside_the_incumbent(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    # Lucky at its first look only; then truly 5 % slower, whatever the machine does.
+    machine, runner = start([1.0, 0.9, 1.0, 1.0, 1.5, 1.5, 2.0, 2.0])
+    (close,) = run(machine, runner, 1.05e-3)
+    assert machine.looks == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert close.result is not None
+    assert close.result.estimate_s == pytest.approx(1.05e-3)
+    assert len(close.result.samples_s) == len(close.result.drifts) == 4 * SAMPLES
+    assert runner.incumbent is not None
+    assert runner.incumbent.id == 0
+
+
+def test_the_faster_candidate_becomes_the_incumbent(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.4])
+    run(machine, runner, 0.9e-3, 0.8e-3, 5e-3)
+    assert runner.incumbent is not None
+    assert runner.incumbent.id == 2
+
+
+def test_a_slowdown_beyond_belief_is_not_divided_by(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([300.0, 1.0])
+    (other,) = run(machine, runner, 3e-3)
+    assert other.result is not None
+    assert other.result.estimate_s == pytest.approx(3e-3 / 2.5)
+
+
+def test_an_incumbent_that_was_estimated_in_a_bad_moment_is_estimated_anew(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([0.1])
+    (other,) = run(machine, runner, 20e-3)
+    assert other.result is not None
+    assert other.result.drifts == pytest.approx([1.0] * SAMPLES)
+
+
+def test_a_kernel_too_slow_to_run_beside_every_candidate_gives_no_drift() -> None:
+    machine = Machine([1.0])
+    runner = Runner(machine, Limits(), floor_s=1e-9)  # type: ignore[arg-type]
+    runner.run_all(Batch([job(machine, 0, 0.1)], None, None))
+    jobs = [job(machine, 1, 0.2)]
+    runner.run_all(Batch(jobs, 0.1, None))
+    assert machine.looks == [0, 1]
+    assert jobs[0].result is not None
+    assert jobs[0].result.drifts == ()
+
+
+def test_what_is_faster_than_the_machine_is_looked_at_again_and_then_noise() -> None:
+    machine = Machine([1.0])
+    runner = Runner(machine, Limits(), floor_s=1e-3)  # type: ignore[arg-type]
+    jobs = [job(machine, 0, 0.5e-3)]
+    runner.run_all(Batch(jobs, None, None))
+    assert jobs[0].result is not None
+    assert jobs[0].result.status is Status.NOISY
+    assert jobs[0].result.reason == (
+        "timed at 500 us, below the 1e+03 us that this machine needs at the very least"
+    )
+    assert machine.looks == [0, 0]
+    assert runner.incumbent is None
