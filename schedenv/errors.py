@@ -88,7 +88,7 @@ class WorkerError(MachineError):
 
 
 class DeviceError(MachineError):
-    """The devices of a fleet, or their tracker, cannot be reached or are not what they should be."""
+    """Devices of a fleet, or their tracker, cannot be reached or are not what they should be."""
 
 
 class DeviceLostError(DeviceError):

@@ -24,6 +24,7 @@ from schedenv.tuning.tune import Outcome, Request, Watcher
 from schedenv.tuning.tune import tune as run_tune
 
 _DEFAULT_SECONDS = 60.0
+_NOTABLE_DRIFT = 1.5
 
 
 def tune(
@@ -184,6 +185,7 @@ def _report(request: Request, outcome: Outcome, console: Console) -> None:
         )
         console.print(f"  {resume_command(request, budget_factor=4)}", soft_wrap=True)
         return
+    _warn_of_drift(outcome, console)
     console.print(best["schedule"], style="dim")
     low, ratio, high = verdict.ratios
     rate = (
@@ -202,3 +204,14 @@ def _report(request: Request, outcome: Outcome, console: Console) -> None:
         f"{export_command(request.out)}",
         soft_wrap=True,
     )
+
+
+def _warn_of_drift(outcome: Outcome, console: Console) -> None:
+    """Say so if the machine's own speed changed much while candidates were compared."""
+    slowest = outcome.progress.machine_range()
+    if slowest is not None and slowest[1] > _NOTABLE_DRIFT * slowest[0]:
+        console.print(
+            f"[yellow]the machine's own speed varied {slowest[1] / slowest[0]:.1f}-fold during the "
+            "search[/] (a reference kernel timed with each candidate); a quieter one finds more",
+            soft_wrap=True,
+        )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from schedenv.errors import SchedenvError
 from schedenv.hardware import Hardware
 from schedenv.measure import Measurer, Result, Status
@@ -22,6 +24,8 @@ BATCH = 16
 
 _FRUITLESS_ASKS = 50
 """Asks in a row that bring nothing unmeasured before the agent counts as having finished."""
+
+_FEWEST_SLOWDOWNS = 10
 
 
 class AgentError(SchedenvError, RuntimeError):
@@ -37,20 +41,30 @@ class Progress:
         counts: Measured candidates by status.
         repeats: Points asked for whose program had been measured before.
         curve: (seconds, trials, best seconds a call) at every improvement.
+        slowdowns: How much slower than undisturbed the reference kernel was, with each candidate.
     """
 
     best: Result | None = None
     counts: Counter[Status] = field(default_factory=Counter)
     repeats: int = 0
     curve: list[tuple[float, int, float]] = field(default_factory=list)
+    slowdowns: list[float] = field(default_factory=list)
 
     def add(self, result: Result, elapsed_s: float, trials: int) -> None:
         """Count one measured result."""
         self.counts[result.status] += 1
+        self.slowdowns += result.slowdowns
         best_s = self.best.estimate_s if self.best is not None else None
         if result.estimate_s is not None and (best_s is None or result.estimate_s < best_s):
             self.best = result
             self.curve.append((elapsed_s, trials, result.estimate_s))
+
+    def machine_range(self) -> tuple[float, float] | None:
+        """The reference kernel's slowdowns, 10th and 90th percentile; None below ten of them."""
+        if len(self.slowdowns) < _FEWEST_SLOWDOWNS:
+            return None
+        low, high = np.quantile(self.slowdowns, [0.1, 0.9])
+        return float(low), float(high)
 
 
 class Loop:

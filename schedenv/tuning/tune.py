@@ -265,6 +265,7 @@ def describe_best(
         "elapsed_s": outcome.elapsed_s,
         "counts": {status.value: count for status, count in outcome.progress.counts.items()},
         "repeats": outcome.progress.repeats,
+        "machine_slowdown": outcome.progress.machine_range(),
     }
 
 

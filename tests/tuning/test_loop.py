@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from schedenv.errors import UnknownNameError
 from schedenv.hardware import Hardware
@@ -157,6 +158,15 @@ def test_progress_counts_every_result_and_its_curve_falls(
     latencies = [latency for _, _, latency in progress.curve]
     assert latencies == sorted(latencies, reverse=True)
     assert progress.curve[-1][2] == progress.best.estimate_s
+
+
+def test_progress_knows_how_much_the_machine_itself_slowed_down(
+    bench: Bench, points: list[Point]
+) -> None:
+    slowdowns = iter([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0])
+    bench.measurer.judge = lambda p: replace(ok(p, bowl(p)), slowdowns=(next(slowdowns),))
+    assert bench.run(Scripted([points[:4]]), 100).machine_range() is None
+    assert bench.run(Scripted([points[4:11]]), 100).machine_range() == pytest.approx((1.1, 1.9))
 
 
 def test_an_agent_that_asks_for_nothing_ends_the_run(bench: Bench) -> None:
