@@ -28,6 +28,7 @@ T = TypeVar("T")
 LOCK_WAIT_S = 30.0
 
 _RETRY_PAUSE_S = 0.05
+_SMALLEST_BYTES = 512
 _CONNECT_LIMIT_S = 10
 # Any number will do, as long as every schedenv uses the same one.
 _POSTGRES_SETUP_LOCK = 5_317_229_441
@@ -64,7 +65,7 @@ class Database:
         writable: Whether a SQLite file can be written; what cannot is read without its log.
 
     Raises:
-        CorruptStoreError: The file is empty, and results are left in its log.
+        CorruptStoreError: Next to nothing of the file is left, though there was something.
         StoreError: It cannot be written, and cannot be read without writing.
         InputError: The URL is malformed, or of a database that is not supported.
         MissingExtraError: The PostgreSQL driver is not installed.
@@ -74,8 +75,8 @@ class Database:
         self.lock_wait_s = lock_wait_s
         self.name = without_password(place)
         self.path = None if is_url(place) else Path(place)
-        if self.path is not None and _is_empty_beside_a_log(self.path):
-            raise self.damaged("the file is empty, its log is not")
+        if self.path is not None and (loss := _taken_for_new(self.path)):
+            raise self.damaged(loss)
         self.writable = self.path is None or _can_write(self.path)
         self._engine = self._sqlite(self.path) if self.path else self._postgres(str(place))
 
@@ -289,10 +290,18 @@ def _can_write(path: Path) -> bool:
     return False
 
 
-def _is_empty_beside_a_log(path: Path) -> bool:
-    """Whether SQLite would take the file for a new one, and throw the log away."""
+def _taken_for_new(path: Path) -> str | None:
+    """Why a file that SQLite would take for a new one is not; None if it is, or is not so taken.
+
+    SQLite would overwrite what is left of it, and throw the log away.
+    """
+    size = path.stat().st_size if path.is_file() else _SMALLEST_BYTES
+    if 0 < size < _SMALLEST_BYTES:
+        return f"it is cut to {size} bytes"
     log = path.with_name(path.name + "-wal")
-    return path.is_file() and path.stat().st_size == 0 and log.is_file() and log.stat().st_size > 0
+    if size == 0 and log.is_file() and log.stat().st_size > 0:
+        return "the file is empty, its log is not"
+    return None
 
 
 def _free_bytes(path: Path) -> int:
