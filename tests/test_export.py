@@ -16,7 +16,10 @@ from schedenv import tvm_adapter
 from schedenv.calibration import Peaks
 from schedenv.cli import main
 from schedenv.errors import ForeignRecordsError, InputError, OutputDirError
+from schedenv.measure import Phases, Result, Status
+from schedenv.records import Record
 from schedenv.records.export import check_format, export_metaschedule
+from schedenv.records.t4 import configuration, export_t4
 from schedenv.space import Point, Space
 from schedenv.tasks import Task, resolve
 from schedenv.tuning.tune import Request, best_point, tune
@@ -150,6 +153,156 @@ def test_any_point_of_any_family_survives_the_database(
         export_metaschedule(task, [(point, 1e-6)], hardware.fingerprint, directory)
         found = tvm_adapter.apply_database(task.mod, str(directory), hw.target(hardware))
         assert tvm_ffi.structural_equal(found, space.apply(point).mod), point
+
+
+def test_the_best_few_go_along_and_plain_tvm_still_takes_the_winner(
+    run: Path, task: Task, hardware: hw.Hardware, tmp_path: Path, export: Export
+) -> None:
+    to = tmp_path / "database"
+    code, out, err = export(run, "--best", 4, "--to", to)
+    assert code == 0, err
+    lines = (to / "database_tuning_record.json").read_text().splitlines()
+    times = [json.loads(line)[1][1][0] for line in lines]
+    assert 1 <= len(times) <= 4
+    assert min(times) == times[0]
+    if len(times) > 1:
+        assert f", and {len(times) - 1} more) written to {to}" in out
+    found = tvm_adapter.apply_database(task.mod, str(to), hw.target(hardware))
+    assert tvm_ffi.structural_equal(found, scheduled(task, run, hardware))
+
+
+# -- T4 ---------------------------------------------------------------------------------------
+
+# The fields of KernelTuner's schema T4 1.0.0, and their JSON types.
+RESULT_FIELDS = {
+    "timestamp": str,
+    "configuration": dict,
+    "objectives": list,
+    "times": dict,
+    "invalidity": str,
+    "correctness": (int, float),
+    "measurements": list,
+}
+REQUIRED = {"configuration", "times", "invalidity", "correctness"}
+TIMES = {
+    "compilation_time": (int, float),
+    "runtimes": list,
+    "framework": (int, float),
+    "search_algorithm": (int, float),
+    "validation": (int, float),
+}
+INVALIDITY = {"timeout", "compile", "runtime", "correctness", "constraints", "correct"}
+MEASUREMENT = {"name": str, "value": (int, float, str, list), "unit": str}
+METADATA = {
+    "metadata.hardware.hardware_description": list,
+    "metadata.hardware.operating_system": str,
+    "metadata.environment.device_query": dict,
+    "metadata.environment.requirements": list,
+}
+
+
+def check_fields(content: dict[str, Any], fields: dict[str, Any]) -> None:
+    for name, value in content.items():
+        assert name in fields, name
+        assert isinstance(value, fields[name]), name
+
+
+def check_t4(results: dict[str, Any]) -> None:
+    assert set(results) == {"schema_version", "results"}
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", results["schema_version"])
+    for result in results["results"]:
+        check_fields(result, RESULT_FIELDS)
+        assert set(result) >= REQUIRED
+        check_fields(result["times"], TIMES)
+        assert result["invalidity"] in INVALIDITY
+        for measurement in result["measurements"]:
+            check_fields(measurement, MEASUREMENT)
+
+
+def record(number: int, status: Status, point: Point) -> Record:
+    ok = status is Status.OK
+    result = Result(
+        point=point,
+        status=status,
+        reason=None if ok else f"an example of {status.value}",
+        samples_s=(2e-6, 1e-6) if ok else (),
+        estimate_s=1.25e-6 if ok else None,
+        phases=Phases(apply_s=0.25, build_s=0.5, jit_s=0.25, verify_s=0.5, run_s=1.0),
+    )
+    conditions = {"tvm": "0.27.0", "schedenv": "0.1.0"}
+    return Record("hash", TASK, "here", f"form-{number}", result, 1.0, conditions=conditions)
+
+
+def test_every_status_has_its_word_in_t4(task: Task, hardware: hw.Hardware, tmp_path: Path) -> None:
+    space = Space(task.mod, hardware)
+    records = [record(n, status, space.default(1)) for n, status in enumerate(Status)]
+    export_t4(records, space, hardware, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    check_t4(results)
+    words = {s: r["invalidity"] for s, r in zip(Status, results["results"], strict=True)}
+    assert words == {
+        Status.OK: "correct",
+        Status.CONSTRAINT: "constraints",
+        Status.BUILD_ERROR: "compile",
+        Status.BUILD_TIMEOUT: "timeout",
+        Status.RUN_ERROR: "runtime",
+        Status.RUN_TIMEOUT: "timeout",
+        Status.CRASH: "runtime",
+        Status.WRONG_RESULT: "correctness",
+        Status.NOISY: "runtime",
+        Status.CANCELLED: "runtime",
+    }
+    first = results["results"][0]
+    assert first["times"] == {
+        "compilation_time": 1000.0,
+        "runtimes": [0.002, 0.001],
+        "validation": 500.0,
+    }
+    assert {m["name"]: m["value"] for m in first["measurements"]} == {
+        "status": "ok",
+        "run_time": 1000.0,
+        "time": pytest.approx(0.00125),
+    }
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    assert set(metadata) == {"schema_version", "metadata"}
+    flat = {
+        f"metadata.{group}.{name}": value
+        for group, fields in metadata["metadata"].items()
+        for name, value in fields.items()
+    }
+    check_fields(flat, METADATA)
+    assert flat["metadata.environment.requirements"] == ["apache-tvm==0.27.0", "schedenv==0.1.0"]
+
+
+def test_a_configuration_tells_every_decision_of_a_point(task: Task, hardware: hw.Hardware) -> None:
+    space = Space(task.mod, hardware)
+    rng = np.random.default_rng(0)
+    points = {space.sample(rng) for _ in range(50)}
+    named = {tuple(sorted(configuration(space, point).items())) for point in points}
+    assert len(named) == len(points)
+
+
+def test_a_run_is_exported_to_t4_and_parquet(run: Path, tmp_path: Path, export: Export) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="pip install 'schedenv[tables]'")
+    to = tmp_path / "exported"
+    for format in ("t4", "parquet"):
+        code, out, err = export(run, "--format", format, "--to", to)
+        assert code == 0, err
+        assert re.fullmatch(rf"\d+ records of {TASK} written to {re.escape(str(to))}\n", out)
+    results = json.loads((to / "results.json").read_text())
+    check_t4(results)
+    rows = pq.read_table(to / "records.parquet").to_pylist()
+    assert len(rows) == len(results["results"]) >= 12
+    assert {row["agent"] for row in rows} == {"random"}
+    assert {row["task"] for row in rows} == {TASK}
+    for row, result in zip(rows, results["results"], strict=True):
+        assert [s * 1e3 for s in row["samples_s"]] == result["times"]["runtimes"]
+        assert row["sketch"] == result["configuration"]["sketch"]
+    assert export(run, "--format", "parquet", "--to", to) == (
+        2,
+        "",
+        f"error: --to {to} already holds records.parquet; choose another --to\n",
+    )
 
 
 # -- refusals ---------------------------------------------------------------------------------
