@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from schedenv.hardware import Hardware
-from schedenv.measure import Limits, LocalMeasurer, Status
+from schedenv.measure import Status
+from schedenv.measure.local import Limits, LocalMeasurer
 from schedenv.space import Space
 from schedenv.tasks import Task
 
