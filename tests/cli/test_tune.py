@@ -325,7 +325,7 @@ def test_a_corrupt_store_is_refused_and_kept(tmp_path: Path, schedenv: Any) -> N
     assert (done.code, done.err) == (
         1,
         f"error: {path} is damaged (file is not a database); move it away, or rescue what can "
-        f"be read with: sqlite3 {path} .recover\n",
+        f"be read with: schedenv records rescue {path} --to NEW\n",
     )
     assert path.read_bytes() == garbage
 
