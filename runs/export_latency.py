@@ -23,7 +23,7 @@ os.environ.update(hw.kernel_environment(hw.detect()))
 import numpy as np
 import tvm
 
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_database
 from schedenv.measure import robust_estimate
 from schedenv.measure.timing import calls_per_sample
 from schedenv.records.export import export_metaschedule
@@ -48,7 +48,7 @@ def main() -> None:
         database = Path(scratch) / "database"
         latency_s = best["tuned"]["latency_us"] * 1e-6
         export_metaschedule(task, [(point, latency_s)], best["hardware"], database)
-        exported = tvm_adapter.apply_database(task.mod, str(database), target)
+        exported = tvm_database.apply_database(task.mod, str(database), target)
         assert exported is not None, "plain TVM did not find the record"
         libraries = {
             "schedenv": tvm_adapter.build(Space(task.mod, hardware).apply(point).mod, target),

@@ -1,7 +1,8 @@
-"""The one module that touches the TVM internals that have moved before.
+"""The TVM internals that have moved before; `schedenv.tvm_database` alone touches others.
 
 `tvm.meta_schedule` became `tvm.s_tir.meta_schedule` in 0.24, `GetBlock` became `GetSBlock`,
-`structural_hash` left `tvm.ir`: when the next release moves them again, only this file changes.
+`structural_hash` left `tvm.ir`: when the next release moves them again, only these two
+files change.
 The rest of schedenv uses the stable surface alone (`tvm.te`, `tvm.topi`, `tvm.target`,
 `tvm.runtime`) and the names defined here.
 """
@@ -57,8 +58,8 @@ def check_install() -> None:
 
 
 @functools.cache
-def _meta_schedule() -> ModuleType:
-    """Import MetaSchedule without the tensor intrinsics that the llvm rules never use."""
+def meta_schedule_package() -> ModuleType:
+    """MetaSchedule, imported without the tensor intrinsics that the llvm rules never use."""
     check_install()
     skip_tensor_intrinsics()
     return importlib.import_module("tvm.s_tir.meta_schedule")
@@ -125,13 +126,13 @@ def module_from_prim_func(func: Any) -> IRModule:
 
 def ansor_operators() -> ModuleType:
     """TVM's own TE definitions of the Ansor-lineage operators."""
-    _meta_schedule()
+    meta_schedule_package()
     return importlib.import_module("tvm.s_tir.meta_schedule.testing.te_workload")
 
 
 def arguments(mod: IRModule) -> tuple[Argument, ...]:
     """The buffer parameters of the function `main`, in calling order."""
-    meta_schedule = _meta_schedule()
+    meta_schedule = meta_schedule_package()
     func = mod["main"]
     written = [region.source for block in blocks(mod) for region in block.writes]
     infos = meta_schedule.arg_info.ArgInfo.from_prim_func(func)
@@ -327,7 +328,7 @@ def design_space(mod: IRModule, target: Target) -> DesignSpace:
     The rules are named, not taken from the target: an AVX-512 or VNNI target would add int8
     rules, and the same task would have other sketches on another machine.
     """
-    meta_schedule = _meta_schedule()
+    meta_schedule = meta_schedule_package()
     generator = meta_schedule.space_generator.PostOrderApply(
         sch_rules="llvm", postprocs="llvm", mutator_probs="llvm"
     )
@@ -408,37 +409,6 @@ def copy_instruction(
 
 
 # ---------------------------------------------------------------------------------------------
-# MetaSchedule's database
-# ---------------------------------------------------------------------------------------------
-
-
-def write_database(
-    directory: str,
-    records: Sequence[tuple[IRModule, Any, float]],
-    target: Target,
-) -> None:
-    """Write (module, applied trace, seconds) triples as a MetaSchedule JSON database."""
-    meta_schedule = _meta_schedule()
-    database = meta_schedule.database.JSONDatabase(work_dir=directory)
-    for mod, trace, seconds in records:
-        workload = database.commit_workload(mod)
-        args_info = meta_schedule.arg_info.ArgInfo.from_entry_func(mod, remove_preproc=True)
-        record = meta_schedule.database.TuningRecord(trace, workload, [seconds], target, args_info)
-        database.commit_tuning_record(record)
-
-
-def read_database(directory: str) -> Any:
-    """Open a MetaSchedule JSON database that exists."""
-    return _meta_schedule().database.JSONDatabase(work_dir=directory, allow_missing=False)
-
-
-def apply_database(mod: IRModule, directory: str, target: Target) -> IRModule | None:
-    """Schedule `mod` as plain TVM would from a database; None if it holds no record of it."""
-    schedule = read_database(directory).query_schedule(mod, target, "main")
-    return None if schedule is None else schedule.mod
-
-
-# ---------------------------------------------------------------------------------------------
 # MetaSchedule's measurement, to compare with
 # ---------------------------------------------------------------------------------------------
 
@@ -460,7 +430,7 @@ def measure_with_meta_schedule(
     Returns:
         The mean seconds of each; infinity for one that failed.
     """
-    meta_schedule = _meta_schedule()
+    meta_schedule = meta_schedule_package()
     builder = meta_schedule.builder.LocalBuilder(
         max_workers=builders, initializer=skip_tensor_intrinsics
     )
@@ -483,50 +453,6 @@ def measure_with_meta_schedule(
             seconds[index] = sum(times) / len(times)
         shutil.rmtree(Path(given.artifact_path).parent, ignore_errors=True)
     return seconds
-
-
-def trace_json(instructions: Sequence[Any]) -> list[Any]:
-    """A trace's instructions as a database has them: [kind, inputs, attributes, outputs] each.
-
-    Random variables are named in the order in which they appear, so equal traces are equal here.
-    """
-    from tvm.s_tir import Trace
-
-    plain: list[Any] = _plain(Trace(list(instructions), {}).as_json()[0])
-    return plain
-
-
-def workload_from_json(content: Sequence[Any]) -> IRModule:
-    """The module of a line of `database_workload.json`."""
-    return _meta_schedule().database.Workload.from_json(list(content)).mod
-
-
-def apply_trace_json(mod: IRModule, trace: Sequence[Any]) -> IRModule:
-    """Apply a database's trace, postprocessing included, as plain TVM would.
-
-    Raises:
-        ConstraintError: TVM refuses it. What is no trace at all may kill the process instead.
-    """
-    from tvm.s_tir import Schedule, Trace
-
-    schedule = Schedule(mod, seed=1, debug_mask="none", error_render_level="none")
-    try:
-        Trace.apply_json_to_schedule(list(trace), schedule)
-    except Exception as error:
-        raise ConstraintError(f"TVM does not apply the trace: {first_line(error)}") from error
-    return schedule.mod
-
-
-def _plain(value: Any) -> Any:
-    """TVM's containers, numbers and strings as Python's."""
-    from tvm.tirx import FloatImm, IntImm
-
-    if isinstance(value, IntImm | FloatImm):
-        value = value.value
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return [_plain(item) for item in value]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import tvm_ffi
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_database
 from schedenv.calibration import Peaks
 from schedenv.cli import main
 from schedenv.errors import ForeignRecordsError, InputError, OutputDirError
@@ -91,7 +91,7 @@ def scheduled(task: Task, run: Path, hardware: hw.Hardware) -> Any:
 def test_plain_tvm_finds_the_program_that_was_tuned(
     database: Path, run: Path, task: Task, hardware: hw.Hardware
 ) -> None:
-    found = tvm_adapter.apply_database(task.mod, str(database), hw.target(hardware))
+    found = tvm_database.apply_database(task.mod, str(database), hw.target(hardware))
     assert found is not None
     assert tvm_ffi.structural_equal(found, scheduled(task, run, hardware))
     assert not tvm_ffi.structural_equal(found, task.mod)
@@ -103,7 +103,7 @@ def test_the_kernel_that_plain_tvm_builds_is_right(
     import tvm
 
     target = hw.target(hardware)
-    found = tvm_adapter.apply_database(task.mod, str(database), target)
+    found = tvm_database.apply_database(task.mod, str(database), target)
     assert found is not None
     kernel = tvm_adapter.build(found, target)
     rng = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_a_program_that_was_not_tuned_is_not_in_the_database(
     database: Path, hardware: hw.Hardware
 ) -> None:
     other = resolve("gmm:1x64x64x32").mod
-    assert tvm_adapter.apply_database(other, str(database), hw.target(hardware)) is None
+    assert tvm_database.apply_database(other, str(database), hw.target(hardware)) is None
 
 
 @pytest.mark.parametrize("spec", ["sfm:8x12", "c2d:1x6x6x4x8x3x1x1", "tbg:1x8x2x6"])
@@ -151,7 +151,7 @@ def test_any_point_of_any_family_survives_the_database(
         point = space.sample(rng)
         directory = tmp_path / str(number)
         export_metaschedule(task, [(point, 1e-6)], hardware.fingerprint, directory)
-        found = tvm_adapter.apply_database(task.mod, str(directory), hw.target(hardware))
+        found = tvm_database.apply_database(task.mod, str(directory), hw.target(hardware))
         assert tvm_ffi.structural_equal(found, space.apply(point).mod), point
 
 
@@ -167,7 +167,7 @@ def test_the_best_few_go_along_and_plain_tvm_still_takes_the_winner(
     assert min(times) == times[0]
     if len(times) > 1:
         assert f", and {len(times) - 1} more) written to {to}" in out
-    found = tvm_adapter.apply_database(task.mod, str(to), hw.target(hardware))
+    found = tvm_database.apply_database(task.mod, str(to), hw.target(hardware))
     assert tvm_ffi.structural_equal(found, scheduled(task, run, hardware))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_database
 from schedenv.errors import ForeignRecordsError, InputError, OutputDirError
 from schedenv.records.printable import printable
 from schedenv.space import Point, Space
@@ -55,7 +55,7 @@ def export_metaschedule(
     kept = [(winner, winner_s), *((point, time_s) for point, time_s in others if time_s > winner_s)]
     # The module as it came, not as the generator normalised it: plain TVM looks it up by structure.
     records = [(task.mod, space.apply(point).trace, time_s) for point, time_s in kept]
-    tvm_adapter.write_database(str(directory), records, hw.target(hardware))
+    tvm_database.write_database(str(directory), records, hw.target(hardware))
     return len(kept)
 
 

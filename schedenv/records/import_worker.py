@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_database
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.hardware import Hardware
 from schedenv.records.traces import NotExpressibleError, TraceReader
@@ -106,7 +106,7 @@ class _Reader:
         samples_s = _samples(run_secs)
         point = self._traces.point(trace)
         canonical = self._space.canonical(point)
-        applied = tvm_adapter.apply_trace_json(self._mod, trace)
+        applied = tvm_database.apply_trace_json(self._mod, trace)
         if tvm_adapter.structural_hash(applied) != canonical:
             raise _SkippedError(
                 "outside", "its postprocessing makes another program of the same decisions"
@@ -123,7 +123,7 @@ class _Reader:
             if raw is None:
                 raise _SkippedError("corrupt", f"there is no workload {index}")
             try:
-                mod = tvm_adapter.workload_from_json(_parse(raw))
+                mod = tvm_database.workload_from_json(_parse(raw))
             except _SkippedError:
                 raise
             except Exception as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from schedenv import tvm_adapter
+from schedenv import tvm_database
 from schedenv.errors import SchedenvError
 from schedenv.space import Point, Space
 from schedenv.space.knobs import ChoiceKnob, LocationKnob, TileKnob
@@ -29,7 +29,7 @@ class TraceReader:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._sketches = [
-            (sketch, _normal(tvm_adapter.trace_json(sketch.instructions)))
+            (sketch, _normal(tvm_database.trace_json(sketch.instructions)))
             for sketch in space.sketches
         ]
 

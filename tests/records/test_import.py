@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_database
 from schedenv.errors import InputError
 from schedenv.measure import Status
 from schedenv.records import Archive
@@ -120,7 +120,7 @@ class Made:
             (task.mod, space.apply(point).trace.simplified(remove_postproc=False), 1e-6 * (n + 1))
             for n, point in enumerate(points)
         ]
-        tvm_adapter.write_database(str(directory), records, hw.target(hw.detect()))
+        tvm_database.write_database(str(directory), records, hw.target(hw.detect()))
         self.lines = (directory / RECORDS).read_text().splitlines()
 
     def write(self, *lines: str) -> Path:
