@@ -253,6 +253,7 @@ def test_rescue_says_what_it_saved_and_what_is_lost(
 # -- import and runs --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_exported_can_be_imported(
     store: Path, schedenv: Any, tmp_path: Path, tiny_task: Task, tiny_space: Space
 ) -> None:

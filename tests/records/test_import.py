@@ -32,7 +32,15 @@ def legal_points(space: Space, count: int) -> list[Point]:
 # -- traces -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", [TASK, "sfm:8x12", "c2d:1x6x6x4x8x3x1x1", "tbg:1x8x2x6"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TASK,
+        "sfm:8x12",
+        pytest.param("c2d:1x6x6x4x8x3x1x1", marks=pytest.mark.slow),
+        pytest.param("tbg:1x8x2x6", marks=pytest.mark.slow),
+    ],
+)
 def test_the_trace_of_a_point_is_read_as_that_point(spec: str, space_of: Any) -> None:
     space = space_of(spec)
     reader = TraceReader(space)
