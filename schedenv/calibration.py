@@ -1,6 +1,6 @@
 """What the machine can do: measured peaks of arithmetic and of copying, and its timing noise.
 
-Everything is timed in a fresh process with the environment of `hardware.kernel_environment`; the
+Everything is timed in a fresh process with the environment of `hardware.worker_environment`; the
 parent holds the deadline. A peak is the best of many short samples: neighbours and interrupts can
 only slow a sample down, so the fastest is the closest to what the hardware can do.
 """
@@ -28,7 +28,7 @@ import msgspec
 from schedenv import tvm_adapter
 from schedenv.errors import MachineError
 from schedenv.fma import FmaKernel, reference_kernel, tile_rows
-from schedenv.hardware import Hardware, kernel_environment, target
+from schedenv.hardware import Hardware, target, worker_environment
 
 CACHE_VARIABLE = "SCHEDENV_CACHE_DIR"
 # Importing TVM takes 2 seconds on an idle machine and has taken 40 on a loaded one.
@@ -180,7 +180,7 @@ def _run_child(what: str, hardware: Hardware) -> dict[str, float]:
     search_path = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
-        **kernel_environment(hardware),
+        **worker_environment(hardware),
         "PYTHONPATH": os.pathsep.join(search_path),
     }
     description = json.dumps(dataclasses.asdict(hardware))

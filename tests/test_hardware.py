@@ -111,6 +111,13 @@ def test_kernel_environment():
     }
 
 
+def test_threads_of_a_worker_stop_spinning_before_the_next_one_runs_a_kernel():
+    environment = hardware.worker_environment(MACHINE)
+    spins = environment.pop("TVM_THREAD_POOL_SPIN_COUNT")
+    assert 0 < int(spins) < 300_000
+    assert environment == hardware.kernel_environment(MACHINE)
+
+
 @pytest.mark.parametrize(
     ("line", "bits"),
     [

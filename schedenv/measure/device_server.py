@@ -59,7 +59,7 @@ def serve(fleet: Fleet, address: Address, hardware: hw.Hardware, peaks: Peaks, s
     Raises:
         InputError: The address cannot be bound.
     """
-    os.environ.update(hw.kernel_environment(hardware))
+    os.environ.update(hw.worker_environment(hardware))
     import tvm
     from tvm.rpc import server
 

@@ -34,6 +34,9 @@ from schedenv.tasks import Task
 _ROUND = 16
 """Candidates built before any of them is run."""
 
+_FIRST_ROUND = 4
+"""The same while there is no incumbent to time them against."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -105,7 +108,7 @@ class LocalMeasurer:
             self._nursery = Nursery(
                 self._write_setup(task),
                 self._scratch,
-                hw.kernel_environment(hardware),
+                hw.worker_environment(hardware),
                 self._limits.start_s,
             )
             self._pool = WorkerPool(
@@ -207,8 +210,9 @@ class LocalMeasurer:
         """Build and run until every job has a result."""
         while unfinished := batch.unfinished():
             # In rounds: the first gives an incumbent to time the others against.
-            batch.pending.extend(unfinished[:_ROUND] if distinct else unfinished)
             incumbent = self._runner.incumbent
+            size = _FIRST_ROUND if incumbent is None else _ROUND
+            batch.pending.extend(unfinished[:size] if distinct else unfinished)
             if incumbent is not None and not incumbent.held_by(self._live.workers):
                 incumbent.forget_build()
                 batch.pending.append(incumbent)

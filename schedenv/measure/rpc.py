@@ -118,7 +118,7 @@ class RpcMeasurer:
                 fresh_interpreter(
                     WORKER_MODULE,
                     self._write_setup(task, hardware),
-                    hw.kernel_environment(hardware),
+                    hw.worker_environment(hardware),
                 ),
                 self._scratch,
                 self._limits,

@@ -2,10 +2,8 @@
 
 The speed of a shared machine drifts by half within seconds, so a time alone says little about
 which of two candidates is faster. Hence the incumbent stays loaded and runs again right before
-each candidate: its slowdown against its own estimate is the drift that the candidate's samples are
-divided by. The same kernel of the same task slows down as its rivals do; a kernel of another kind
-does not (`runs/drift.py`). A drift beyond what machines do is noise, and is not followed: dividing
-by it would make a kernel look faster than any machine.
+each candidate; its slowdown against its own estimate gives the drift that the candidate's samples
+are divided by (see `schedenv.measure.drift`).
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import msgspec
 
 from schedenv.measure import messages
 from schedenv.measure.building import crashed
+from schedenv.measure.drift import Drift
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.result import Result, Status, robust_estimate
@@ -24,7 +23,6 @@ from schedenv.measure.timing import CLOSE_FACTOR, Look
 
 _TURNS = 3
 _DRIFT_LASTS_S = 0.25
-_CREDIBLE_DRIFTS = (0.4, 2.5)
 _SLOWEST_ESTIMATE = 0.4
 _LONGEST_INCUMBENT_CALL_S = 0.02
 _UNKNOWN_CALL_S = 1e-3
@@ -45,6 +43,7 @@ class Runner:
     def __init__(self, pool: WorkerPool, limits: Limits, floor_s: float) -> None:
         self._pool, self._limits, self._floor_s = pool, limits, floor_s
         self._drift: tuple[float, float] | None = None
+        self._followed = Drift()
         self._anchor_s: float | None = None
         self.incumbent: Job | None = None
 
@@ -139,7 +138,7 @@ class Runner:
     # -- the incumbent --------------------------------------------------------------------------
 
     def _drift_now(self) -> float | None:
-        """How much slower than its estimate the incumbent runs now; None if it cannot be asked."""
+        """What to divide samples of this moment by; None if the incumbent cannot be asked."""
         incumbent = self.incumbent
         if incumbent is None or not incumbent.held_by(self._pool.workers):
             return None
@@ -157,8 +156,8 @@ class Runner:
             if now_s < _SLOWEST_ESTIMATE * estimate_s:
                 # Noise only adds time: it was estimated in a very bad moment.
                 self._anchor_s = estimate_s = now_s
-            low, high = _CREDIBLE_DRIFTS
-            drift = min(high, max(low, now_s / estimate_s))
+                self._followed = Drift()
+            drift = self._followed.follow(now_s / estimate_s)
             self._drift = (drift, time.monotonic() + _DRIFT_LASTS_S)
         return self._drift[0]
 
@@ -189,6 +188,7 @@ class Runner:
             fastest = min(rivals, key=_estimate_s)
             if fastest is not self.incumbent:
                 self.incumbent, self._drift, self._anchor_s = fastest, None, None
+                self._followed = Drift()
 
     def _look(self, job: Job, call_s: float) -> messages.Looked | None:
         """Time a loaded job once more; None if its worker failed, which is then replaced.

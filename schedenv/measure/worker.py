@@ -27,6 +27,7 @@ from schedenv import tvm_adapter
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.fma import reference_kernel
 from schedenv.measure import messages, nursery, timing
+from schedenv.measure.placement import Placement
 from schedenv.measure.result import Phases, Status
 from schedenv.measure.verify import VerificationData, deviation
 from schedenv.space import UNTUNED, Point, Space
@@ -45,12 +46,17 @@ class Worker:
         self._data = VerificationData(Path(setup.data_dir))
         self._reference = reference_kernel(setup.hardware)
         self._undisturbed_s = setup.undisturbed_s
+        self._placement: Placement | None = None
         self._lowered: dict[int, tuple[Any, messages.Lowered]] = {}
         self._jobs: dict[int, Any] = {}
         self._tensors = [self._allocate(inputs) for inputs, _ in self._data.sets]
 
     def handle(self, request: messages.Request) -> messages.Response:
         """Serve one request."""
+        if isinstance(request, messages.Run | messages.LookAgain | messages.Sample):
+            self._stay_beside_pool()
+        elif self._placement is not None:
+            self._placement.anywhere()
         match request:
             case messages.Lower():
                 return self._lower(request.job, request.point)
@@ -69,6 +75,13 @@ class Worker:
                 self._lowered.clear()
                 self._jobs = {job: self._jobs[job] for job in self._jobs if job == request.keep}
                 return messages.Ready()
+
+    def _stay_beside_pool(self) -> None:
+        if self._placement is None:
+            self._placement = Placement()
+            # The first kernel on all cores makes TVM start its pool.
+            self._reference.time_s()
+        self._placement.beside_pool()
 
     def _lower(self, job: int, point: Point) -> messages.Lowered:
         """Apply and lower; what comes out waits for `Build`."""

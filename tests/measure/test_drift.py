@@ -1,0 +1,35 @@
+"""How much of the incumbent's slowdown is the machine's."""
+
+import pytest
+
+from schedenv.measure.drift import Drift
+
+
+def test_at_the_incumbents_own_speed_nothing_is_corrected() -> None:
+    assert Drift().follow(1.0) == 1.0
+
+
+def test_half_of_what_is_new_counts_in_logarithms() -> None:
+    assert Drift().follow(1.44) == pytest.approx(1.2)
+    assert Drift().follow(1 / 1.44) == pytest.approx(1 / 1.2)
+
+
+def test_a_slowdown_that_lasts_counts_in_full() -> None:
+    drift = Drift()
+    followed = [drift.follow(1.5) for _ in range(20)]
+    assert followed == sorted(followed)
+    assert followed[-1] == pytest.approx(1.5, rel=0.01)
+
+
+def test_after_a_burst_the_correction_is_soon_gone() -> None:
+    drift = Drift()
+    drift.follow(2.0)
+    after = [drift.follow(1.0) for _ in range(10)]
+    assert after[0] < 1.1
+    assert after[-1] == pytest.approx(1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("slowdown", [1e-9, 1e9])
+def test_what_no_machine_does_is_not_followed(slowdown: float) -> None:
+    drift = Drift()
+    assert all(0.4 <= drift.follow(slowdown) <= 2.5 for _ in range(50))
