@@ -1,13 +1,19 @@
 """`schedenv collect` and `schedenv fit`: from measurements on this machine to a saved model."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from schedenv.costmodel import load_model
+from schedenv.hardware import Hardware
+from schedenv.measure.table_file import write_table
 from schedenv.records import Archive, Selection
+from schedenv.space import Space
+from schedenv.tasks import resolve
 
+from ..recorded_table import make_table
 from .conftest import Command
 
 TASKS = ("gmm:1x16x16x16", "gmm:1x16x32x16")
@@ -19,11 +25,26 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("collected")
 
 
+@pytest.fixture(scope="module")
+def tables(
+    tmp_path_factory: pytest.TempPathFactory,
+    hardware: Hardware,
+    space_of: Callable[[str], Space],
+) -> tuple[Path, Path]:
+    """Two recorded tables."""
+    folder = tmp_path_factory.mktemp("tables")
+    paths = (folder / "one.parquet", folder / "two.parquet")
+    for spec, path in zip(TASKS, paths, strict=True):
+        write_table(make_table(resolve(spec), space_of(spec), hardware), path)
+    return paths
+
+
 def stored(out: Path) -> list[tuple[str, str]]:
     with Archive(out / "records.sqlite") as archive:
         return [(r.task_name, r.canonical) for r in archive.read(Selection()).records]
 
 
+@pytest.mark.slow
 def test_collected_results_are_stored_resumed_and_fitted(
     schedenv: Command, collected: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +84,38 @@ def test_collected_results_are_stored_resumed_and_fitted(
     assert "12 points of 1 tasks to learn from, 1 tasks held out" in shown.out
     assert "Kendall tau" in shown.out
     assert load_model(model).kind == "trees"
+
+
+@pytest.mark.parametrize("kind", ["tokens", "trees"])
+def test_a_table_is_fitted_and_the_model_judged(
+    schedenv: Command, kind: str, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fitted = schedenv(
+        "fit", *tables, "--kind", kind, "--held-out", TASKS[1], "--out", tmp_path, "--json"
+    )
+    assert fitted.code == 0, fitted.err
+    summary = json.loads(fitted.out)
+    assert summary["kind"] == kind
+    assert summary["tasks"] == [TASKS[0]]
+    assert list(summary["held_out"]) == [TASKS[1]]
+    assert summary["mean"] == summary["held_out"][TASKS[1]]
+    assert load_model(tmp_path).fitted().metrics == summary["held_out"]
+
+
+def test_without_held_out_tasks_it_says_that_nothing_is_known(
+    schedenv: Command, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fitted = schedenv("fit", tables[0], "--out", tmp_path)
+    assert fitted.code == 0, fitted.err
+    assert "not judged: name tasks or families with --held-out to know its quality" in fitted.out
+
+
+def test_a_held_out_task_that_is_not_there_is_refused(
+    schedenv: Command, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    done = schedenv("fit", *tables, "--held-out", "gmn", "--out", tmp_path)
+    assert done.code == 2
+    assert "unknown held-out task or family 'gmn'; did you mean 'gmm'" in done.err
 
 
 def test_resuming_what_was_not_begun_is_refused(schedenv: Command, tmp_path: Path) -> None:

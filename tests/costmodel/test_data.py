@@ -15,6 +15,7 @@ from schedenv.measure import Result, Status
 from schedenv.records import Record
 from schedenv.space import UNTUNED, Space
 from schedenv.tasks import Task
+
 from ..recorded_table import make_table
 
 
