@@ -45,15 +45,15 @@ from schedenv.tuning.loop import Loop
 # Two shapes each of families that differ in structure, all well under a millisecond.
 TASKS = (
     "gmm:1x128x128x128",
-    "gmm:1x64x256x96",
-    "c1d:1x128x32x64x3x1x1",
-    "c1d:1x64x64x48x1x1x0",
     "c2d:1x14x14x32x64x3x1x1",
-    "c2d:1x28x28x16x32x3x2x1",
     "dep:1x28x28x64x3x1x1",
-    "dep:1x14x14x96x3x1x1",
     "sfm:128x256",
+    "c1d:1x128x32x64x3x1x1",
+    "gmm:1x64x256x96",
+    "c2d:1x28x28x16x32x3x2x1",
+    "dep:1x14x14x96x3x1x1",
     "sfm:96x384",
+    "c1d:1x64x64x48x1x1x0",
 )
 CARRIED = ("gmm:1x128x128x128", "c2d:1x14x14x32x64x3x1x1", "dep:1x28x28x64x3x1x1", "sfm:128x256")
 KINDS = ("tokens", "trees")
@@ -70,13 +70,15 @@ class Picked:
         self._left = list(points)
 
     def ask(self, count: int) -> list[Point]:
+        """The next points of the list."""
         asked, self._left = self._left[:count], self._left[count:]
         return asked
 
     def tell(self, results: Sequence[Result]) -> None:
-        pass
+        """Nothing is learned."""
 
     def state_dict(self) -> dict[str, int]:
+        """How many points are left."""
         return {"left": len(self._left)}
 
 
