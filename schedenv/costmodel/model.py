@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import importlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -89,7 +90,7 @@ class CostModel(abc.ABC):
         kind: Name of the kind, as in `model.json`.
         feature_version: Of the features that it reads.
         weights_file: Name of the file of weights in a folder.
-        packages: Distributions whose versions matter for the weights.
+        library: The module that trains it.
         seed: As given.
         info: What it was trained on; None before `fit`. Its digest is empty until it is saved.
     """
@@ -97,7 +98,7 @@ class CostModel(abc.ABC):
     kind: ClassVar[str]
     feature_version: ClassVar[int]
     weights_file: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]]
+    library: ClassVar[str]
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -116,7 +117,11 @@ class CostModel(abc.ABC):
             feature_version=self.feature_version,
             space_version=SPACE_VERSION,
             hardware=data.hardware,
-            versions={name: version(name) for name in ("schedenv", "numpy", *self.packages)},
+            versions={
+                **{name: version(name) for name in ("schedenv", "apache-tvm", "numpy")},
+                # A module may come from one of several distributions (xgboost, xgboost-cpu).
+                self.library: str(importlib.import_module(self.library).__version__),
+            },
             tasks=tuple(
                 TrainedOn(
                     entry.task.spec, entry.task.name, entry.task.family,

@@ -57,7 +57,7 @@ class TokenModel(CostModel):
     kind: ClassVar[str] = "tokens"
     feature_version: ClassVar[int] = FEATURE_VERSION
     weights_file: ClassVar[str] = "tokens.npz"
-    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    library: ClassVar[str] = "torch"
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class TreeModel(CostModel):
     kind: ClassVar[str] = "trees"
     feature_version: ClassVar[int] = 1
     weights_file: ClassVar[str] = "trees.ubj"
-    packages: ClassVar[tuple[str, ...]] = ("xgboost-cpu", "apache-tvm")
+    library: ClassVar[str] = "xgboost"
 
     def __init__(
         self,
