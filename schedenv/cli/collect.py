@@ -15,6 +15,7 @@ from rich.console import Console
 from schedenv import hardware as hw
 from schedenv.calibration import peaks as measure_peaks
 from schedenv.cli.display import duration
+from schedenv.records.database import without_password
 from schedenv.tasks import resolve_many
 from schedenv.tuning.collect import Collected, CollectRequest
 from schedenv.tuning.collect import collect as run_collect
@@ -64,10 +65,11 @@ def collect(
     if as_json:
         typer.echo(json.dumps(summary(request, state)))
     else:
+        store = without_password(request.store)
         console.print(
-            f"{state.done} results of {len(request.tasks)} tasks in {request.store} "
+            f"{state.done} results of {len(request.tasks)} tasks in {store} "
             f"({_counts(state)}; {state.fresh} new, {duration(state.elapsed_s)}); fit a model "
-            f"with: {shlex.join(['schedenv', 'fit', request.store, '--out', 'model'])}",
+            f"with: {shlex.join(['schedenv', 'fit', store, '--out', 'model'])}",
             markup=False,
         )
 
@@ -75,14 +77,14 @@ def collect(
 def resume_command(tasks: list[str], request: CollectRequest) -> str:
     """The command that goes on with collecting."""
     words = ["schedenv", "collect", *tasks, "--points", str(request.points)]
-    words += ["--seed", str(request.seed), "--out", request.out, "--resume"]
+    words += ["--seed", str(request.seed), "--out", without_password(request.out), "--resume"]
     return shlex.join(words)
 
 
 def summary(request: CollectRequest, state: Collected) -> dict[str, Any]:
     """What `--json` prints."""
     return {
-        "store": request.store,
+        "store": without_password(request.store),
         "tasks": {name: counts.total() for name, counts in state.by_task.items()},
         "points": state.done,
         "new": state.fresh,

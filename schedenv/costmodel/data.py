@@ -31,12 +31,15 @@ class TaskData:
         space: A space or sub-space that the points are of.
         points: The points, each once.
         estimates_s: Seconds a call, shape (n,), float64; infinity for a point that failed.
+        best_s: The best time of the task if these are only a part of its points; None if they
+            are all.
     """
 
     task: Task
     space: SearchSpace
     points: tuple[Point, ...]
     estimates_s: npt.NDArray[np.float64]
+    best_s: float | None = None
 
     @classmethod
     def of(cls, task: Task, space: SearchSpace, results: Iterable[Result]) -> TaskData:
@@ -59,17 +62,17 @@ class TaskData:
     @property
     def throughputs(self) -> npt.NDArray[np.float32]:
         """Best time of the task over the point's, shape (n,): 1 is best, a failure is 0."""
-        if not self.ok.any():
+        best_s = self.estimates_s.min() if self.best_s is None else self.best_s
+        if not np.isfinite(best_s):
             return np.zeros(len(self.points), np.float32)
-        throughputs: npt.NDArray[np.float32] = (self.estimates_s.min() / self.estimates_s).astype(
-            np.float32
-        )
+        throughputs: npt.NDArray[np.float32] = (best_s / self.estimates_s).astype(np.float32)
         return throughputs
 
     def part(self, rows: npt.NDArray[np.intp]) -> TaskData:
-        """The points at some positions."""
+        """The points at some positions; throughputs stay relative to the best of all."""
         points = tuple(self.points[row] for row in rows)
-        return TaskData(self.task, self.space, points, self.estimates_s[rows])
+        best_s = float(self.estimates_s.min()) if self.best_s is None else self.best_s
+        return TaskData(self.task, self.space, points, self.estimates_s[rows], best_s)
 
     def matches(self, name: str) -> bool:
         """Whether `name` is the task's name, its spec or its family."""

@@ -169,6 +169,14 @@ def test_points_put_aside_are_not_learned_from(data: TrainingData) -> None:
     assert aside.estimates_s.tolist() == [times[point] for point in aside.points]
 
 
+def test_throughputs_of_a_part_are_relative_to_the_best_of_the_task(data: TrainingData) -> None:
+    entry = data.tasks[0]
+    slow = np.argsort(entry.estimates_s)[20:30]
+    assert entry.part(slow).part(np.arange(5)).throughputs.tolist() == (
+        entry.throughputs[slow[:5]].tolist()
+    )
+
+
 def test_few_points_are_all_learned_from(data: TrainingData) -> None:
     few = data.tasks[0].part(np.arange(6))
     assert split_points(few, 0.15, np.random.default_rng(0)) == (few, few)
