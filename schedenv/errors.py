@@ -61,6 +61,22 @@ class PointNotRecordedError(InputError):
     """A point that a recorded table does not hold."""
 
 
+class ModelError(InputError):
+    """A saved cost model that cannot be used."""
+
+
+class CorruptModelError(ModelError):
+    """A saved cost model whose files are missing, damaged or contradict each other."""
+
+
+class ForeignModelError(ModelError):
+    """A saved cost model of other hardware, or of another version of what it is made from."""
+
+
+class ModelOutputError(SchedenvError, RuntimeError):
+    """A cost model that predicts something else than one finite number a point."""
+
+
 class MachineError(SchedenvError, RuntimeError):
     """The machine or its installation cannot do what was asked."""
 

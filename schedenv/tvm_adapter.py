@@ -1,7 +1,7 @@
-"""The TVM internals that have moved before; `schedenv.tvm_database` alone touches others.
+"""The TVM internals that have moved before; `tvm_database` and `tvm_features` touch others.
 
 `tvm.meta_schedule` became `tvm.s_tir.meta_schedule` in 0.24, `GetBlock` became `GetSBlock`,
-`structural_hash` left `tvm.ir`: when the next release moves them again, only these two
+`structural_hash` left `tvm.ir`: when the next release moves them again, only these
 files change.
 The rest of schedenv uses the stable surface alone (`tvm.te`, `tvm.topi`, `tvm.target`,
 `tvm.runtime`) and the names defined here.

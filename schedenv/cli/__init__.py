@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | record | records | export | doctor | fleet`."""
+"""The command line: `schedenv tasks | tune | record | collect | fit | export | ...`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from schedenv import __version__
+from schedenv.cli.collect import collect
 from schedenv.cli.doctor import doctor
 from schedenv.cli.export import export
+from schedenv.cli.fit import fit
 from schedenv.cli.fleet import app as fleet
 from schedenv.cli.record import record
 from schedenv.cli.records import app as records
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(tasks)
 app.command()(tune)
 app.command()(record)
+app.command()(collect)
+app.command()(fit)
 app.command()(export)
 app.command()(doctor)
 app.add_typer(fleet, name="fleet")

@@ -146,7 +146,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
                 lambda progress: watcher.progress(progress, budget),
             )  # fmt: skip
             watcher.stage("search")
-            interrupted_by = _run_interruptibly(loop)
+            interrupted_by = run_interruptibly(loop)
         elapsed_s = budget.elapsed_s
     run_dir.write_curve(out / run_dir.CURVE, loop.progress.curve)
 
@@ -180,7 +180,7 @@ def _open_measurer(
     )
 
 
-def _run_interruptibly(loop: Loop) -> int | None:
+def run_interruptibly(loop: Loop) -> int | None:
     """Run the loop; the signal that interrupted it, if one did."""
     caught: list[int] = []
 
