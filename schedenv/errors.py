@@ -61,6 +61,14 @@ class PointNotRecordedError(InputError):
     """A point that a recorded table does not hold."""
 
 
+class PredictionError(InputError):
+    """A cost model gave an answer that cannot be a score."""
+
+
+class EpisodeError(InputError):
+    """A saved episode that cannot be read, or is not of this version."""
+
+
 class MachineError(SchedenvError, RuntimeError):
     """The machine or its installation cannot do what was asked."""
 
