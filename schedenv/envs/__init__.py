@@ -7,6 +7,9 @@ import gymnasium
 MAX_STEPS = 32
 """Steps after which `Edit-v0` truncates an episode, unless it is given `max_steps`."""
 
+MAX_BUILD_STEPS = 96
+"""The same of `Build-v0`; a schedule has at most half as many decisions."""
+
 
 def register() -> None:
     """Register every environment id.
@@ -21,5 +24,10 @@ def register() -> None:
     gymnasium.register(
         id="schedenv/Edit-v0",
         entry_point="schedenv.envs.edit:EditEnv",
+        nondeterministic=True,
+    )
+    gymnasium.register(
+        id="schedenv/Build-v0",
+        entry_point="schedenv.envs.build:BuildEnv",
         nondeterministic=True,
     )
