@@ -45,6 +45,10 @@ class OutputDirError(InputError):
     """A run directory that is not writable, or already holds a run."""
 
 
+class EpisodeError(InputError):
+    """A saved episode that cannot be read, or is not of this version."""
+
+
 class TableError(InputError):
     """A recorded table that cannot be used."""
 
@@ -63,10 +67,6 @@ class PointNotRecordedError(InputError):
 
 class PredictionError(InputError):
     """A cost model gave an answer that cannot be a score."""
-
-
-class EpisodeError(InputError):
-    """A saved episode that cannot be read, or is not of this version."""
 
 
 class MachineError(SchedenvError, RuntimeError):

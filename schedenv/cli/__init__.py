@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | record | records | export | doctor | fleet`."""
+"""The command line: `schedenv tasks | tune | record | replay | records | export | ...`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from schedenv.cli.export import export
 from schedenv.cli.fleet import app as fleet
 from schedenv.cli.record import record
 from schedenv.cli.records import app as records
+from schedenv.cli.replay import replay
 from schedenv.cli.tasks import tasks
 from schedenv.cli.tune import tune
 from schedenv.errors import InputError, SchedenvError
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(tasks)
 app.command()(tune)
 app.command()(record)
+app.command()(replay)
 app.command()(export)
 app.command()(doctor)
 app.add_typer(fleet, name="fleet")

@@ -16,7 +16,7 @@ from schedenv.envs.observations import Observation
 from schedenv.envs.schedule_env import ScheduleEnv
 from schedenv.errors import InputError
 from schedenv.measure import Result
-from schedenv.space import SearchSpace
+from schedenv.space import Point, SearchSpace
 
 
 class BuildEnv(ScheduleEnv):
@@ -144,14 +144,19 @@ class BuildEnv(ScheduleEnv):
         if partial.sketch is None:
             return f"{problem.task.name}: nothing is decided; next: the sketch"
         order = self._choices.order(partial.sketch)
-        if self._final is not None and problem.is_absolute:
-            state = f"{(self._final.estimate_s or 0.0) * 1e6:.1f} us"
-        else:
-            state = f"{partial.decided} of {len(order)} values decided"
-        lines = [f"{problem.task.name}: {state}", f"sketch {partial.sketch}"]
+        state = f"{partial.decided} of {len(order)} values decided"
+        if self._final is not None and self._final.estimate_s and problem.is_absolute:
+            state = f"{self._final.estimate_s * 1e6:.1f} us"
+        described = problem.space.describe(Point(partial.sketch, partial.values)).splitlines()
         decided = set(order[: partial.decided])
-        for knob in problem.space.sketches[partial.sketch].knobs:
+        lines = [f"{problem.task.name}: {state}", described[0]]
+        for knob, line in zip(
+            problem.space.sketches[partial.sketch].knobs, described[1:], strict=True
+        ):
             slots = range(knob.start, knob.start + knob.width)
-            values = [str(partial.values[s]) if s in decided else "?" for s in slots]
-            lines.append(f"  {knob.name:<24} {' x '.join(values)}")
+            open_slots = [slot for slot in slots if slot not in decided]
+            if open_slots:
+                values = [str(partial.values[s]) if s in decided else "?" for s in slots]
+                line = f"  {knob.name:<24} {' x '.join(values)}"  # noqa: PLW2901
+            lines.append(line)
         return "\n".join(lines)

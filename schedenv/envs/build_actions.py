@@ -13,7 +13,16 @@ from gymnasium import spaces
 
 from schedenv.envs.layout import Layout
 from schedenv.errors import InputError
-from schedenv.space import ChoiceKnob, Knob, LocationKnob, Point, SearchSpace, Sketch, SubSpace, TileKnob
+from schedenv.space import (
+    ChoiceKnob,
+    Knob,
+    LocationKnob,
+    Point,
+    SearchSpace,
+    Sketch,
+    SubSpace,
+    TileKnob,
+)
 from schedenv.space.knobs import INLINE, divisors
 
 MOST_FACTORS = 64
@@ -69,15 +78,14 @@ class BuildActions:
         Raises:
             InputError: A limit is exceeded; the message names it.
         """
+        extents = {tile.extent for sketch in space.sketches for tile in sketch.tiles()}
+        menus = {choice.choices for sketch in space.sketches for choice in sketch.choices()}
         counts = {
             "divisors of an extent": (
-                max((len(divisors(t.extent)) for s in space.sketches for t in s.tiles()), default=0),
+                max(map(len, map(divisors, extents)), default=0),
                 MOST_FACTORS,
             ),
-            "values of an annotation": (
-                max((len(c.choices) for s in space.sketches for c in s.choices()), default=0),
-                MOST_CHOICES,
-            ),
+            "values of an annotation": (max(map(len, menus), default=0), MOST_CHOICES),
         }
         for what, (count, most) in counts.items():
             if count > most:

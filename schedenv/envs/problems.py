@@ -244,5 +244,3 @@ def _several(names: str | Sequence[str]) -> list[str]:
 
 def _expanded(name: str) -> tuple[str, ...]:
     return members(name) if name in suite_names() else (name,)
-
-

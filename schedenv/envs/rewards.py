@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -205,11 +207,8 @@ def load_predictor(folder: str) -> Any:
     Raises:
         SchedenvError: It cannot be read.
     """
-    from pathlib import Path
-
-    from schedenv.costmodel import load_model
-
-    return load_model(Path(folder))
+    # By name, so that environments without predictions do without the package of models.
+    return importlib.import_module("schedenv.costmodel").load_model(Path(folder))
 
 
 def step_reward(before_s: float, after_s: float) -> float:

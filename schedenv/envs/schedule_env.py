@@ -116,7 +116,7 @@ class ScheduleEnv(gym.Env[Observation, np.int64], abc.ABC):
     # -- Gymnasium ------------------------------------------------------------------------------
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """What `gymnasium.make` was given; `nondeterministic` only if rewards are measured."""
         return self._spec
 
@@ -310,9 +310,11 @@ class ScheduleEnv(gym.Env[Observation, np.int64], abc.ABC):
                 f"the episode is over after {self._steps} steps; call reset before step"
             )
         count = int(self.action_space.n)  # type: ignore[attr-defined]
-        number = action.item() if isinstance(action, np.ndarray | np.generic) and (
-            np.ndim(action) == 0
-        ) else action
+        number = (
+            action.item()
+            if isinstance(action, np.ndarray | np.generic) and (np.ndim(action) == 0)
+            else action
+        )
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < count:
             raise gym.error.InvalidAction(
                 f"expected an action from 0 to {count - 1}, got {action!r}"
@@ -322,7 +324,9 @@ class ScheduleEnv(gym.Env[Observation, np.int64], abc.ABC):
     def _legal(self, point: Point) -> Point:
         reason = self._problem.space.explain_illegal(point)
         if reason is not None:
-            raise IllegalPointError(f"{point} is not a point of {self._problem.task.name}: {reason}")
+            raise IllegalPointError(
+                f"{point} is not a point of {self._problem.task.name}: {reason}"
+            )
         return point
 
     def _evaluate(self, point: Point) -> Result:

@@ -45,7 +45,7 @@ class Relative:
     """
 
     def step(self, before_s: float, after_s: float, baseline_s: float) -> float:
-        """before / after - 1, the change of 1 / latency in parts of what it was."""
+        """What before / after exceeds 1 by: the change of 1 / latency in parts of what it was."""
         del baseline_s
         return before_s / after_s - 1.0
 
