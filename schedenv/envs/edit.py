@@ -55,8 +55,8 @@ class EditEnv(ScheduleEnv):
         >>> env.action_space
         Discrete(319)
         >>> {name: box.shape for name, box in env.observation_space.items()}
-        {'knobs': (57,), 'knob_mask': (57,), 'sketch': (12,), 'task': (16,), 'hardware': (3,), \
-'progress': (3,)}
+        {'hardware': (3,), 'knob_mask': (57,), 'knobs': (57,), 'progress': (3,), \
+'sketch': (12,), 'task': (17,)}
     """
 
     _id = "schedenv/Edit-v0"
