@@ -45,6 +45,10 @@ class OutputDirError(InputError):
     """A run directory that is not writable, or already holds a run."""
 
 
+class EpisodeError(InputError):
+    """A saved episode that cannot be read, or is not of this version."""
+
+
 class TableError(InputError):
     """A recorded table that cannot be used."""
 

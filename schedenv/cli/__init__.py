@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | record | collect | fit | export | ...`."""
+"""The command line: `schedenv tasks | tune | record | collect | fit | replay | export | ...`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from schedenv.cli.fit import fit
 from schedenv.cli.fleet import app as fleet
 from schedenv.cli.record import record
 from schedenv.cli.records import app as records
+from schedenv.cli.replay import replay
 from schedenv.cli.tasks import tasks
 from schedenv.cli.tune import tune
 from schedenv.errors import InputError, SchedenvError
@@ -32,6 +33,7 @@ app.command()(tune)
 app.command()(record)
 app.command()(collect)
 app.command()(fit)
+app.command()(replay)
 app.command()(export)
 app.command()(doctor)
 app.add_typer(fleet, name="fleet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from schedenv.envs.layout import ROLES, Layout
-from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove, SketchMove
+from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove, Sketch, SketchMove
 from schedenv.space.knobs import primes_of
 
 STOP = 0
@@ -93,11 +94,23 @@ class EditActions:
 
     def mask(self, space: SearchSpace, point: Point) -> npt.NDArray[np.bool_]:
         """Which actions are legal at a point, shape (n,); STOP always is."""
-        legal = [
-            action == STOP or self.move(space, point, action) is not None
-            for action in range(1 + len(self._table))
-        ]
-        return np.array(legal, dtype=np.bool_)
+        mask = np.zeros(1 + len(self._table), np.bool_)
+        mask[STOP] = True
+        for action in self._candidates(space.sketches[point.sketch], point):
+            mask[action] = self.move(space, point, action) is not None
+        return mask
+
+    def _candidates(self, sketch: Sketch, point: Point) -> Iterator[int]:
+        """Actions that may be legal: of the many about tiles only those with a factor to move."""
+        tiles = list(sketch.tiles())
+        for number, meaning in enumerate(self._table, start=1):
+            if isinstance(meaning, _TileAction):
+                if meaning.tile >= len(tiles):
+                    continue
+                tile = tiles[meaning.tile]
+                if meaning.source >= tile.width or point.values[tile.start + meaning.source] == 1:
+                    continue
+            yield number
 
 
 def _sketch_move(space: SearchSpace, point: Point, action: _SketchAction) -> Move | None:

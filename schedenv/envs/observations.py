@@ -9,9 +9,10 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from schedenv.envs.layout import Layout
+from schedenv.envs.problems import TaskFacts
 from schedenv.hardware import Hardware
 from schedenv.space import ChoiceKnob, Point, SearchSpace, TileKnob
-from schedenv.tasks import OPERATORS, Task
+from schedenv.tasks import OPERATORS
 
 Observation = dict[str, npt.NDArray[np.float32]]
 
@@ -58,7 +59,7 @@ class KnobObservation:
 
     def build(
         self,
-        task: Task,
+        task: TaskFacts,
         space: SearchSpace,
         hardware: Hardware,
         point: Point,
@@ -117,12 +118,12 @@ class KnobObservation:
         return knobs, mask
 
 
-def _task_features(task: Task) -> npt.NDArray[np.float32]:
+def _task_features(task: TaskFacts) -> npt.NDArray[np.float32]:
     family = [float(task.family == name) for name in _FAMILIES]
     size = [
         math.log2(1 + task.flops) / 40,
         math.log2(1 + task.bytes) / 40,
-        math.log2(1 + task.intensity) / 20,
+        math.log2(1 + task.flops / task.bytes) / 20,
     ]
     return _clipped([*family, *size])
 

@@ -1,0 +1,246 @@
+"""The tasks of an environment, each with its points, its machine and its reward source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from schedenv import hardware as hw
+from schedenv.envs import rewards
+from schedenv.errors import InputError, UnknownNameError
+from schedenv.hardware import Hardware
+from schedenv.measure.table import Table
+from schedenv.measure.table_file import read_table, shipped_tables
+from schedenv.space import SearchSpace, Space
+from schedenv.tasks import members, resolve, suite_names
+
+
+class TaskFacts(Protocol):
+    """What an environment tells of a task; `Task` has it, and so has a recorded table."""
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """The operator's name; `program` for a user's own program."""
+        ...
+
+    @property
+    def content_hash(self) -> str:
+        """Of the program."""
+        ...
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one run; 0.0 if unknown."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Compulsory memory traffic of one run."""
+        ...
+
+
+@dataclass
+class Problem:
+    """One task that an environment can be reset to.
+
+    Attributes:
+        name: What `reset(options={"task": ...})` calls it.
+        task: The task.
+        space: Its points, or those that were recorded.
+        hardware: The machine that the rewards are of.
+        source: The reward source.
+        is_measured: Whether rewards are measured anew, so that they differ from run to run.
+        is_absolute: Whether the source knows times; a cost model knows speed-ups only.
+        optimum_s: The known optimum, seconds a call; None if it is not known.
+    """
+
+    name: str
+    task: TaskFacts
+    space: SearchSpace
+    hardware: Hardware
+    source: rewards.RewardSource
+    is_measured: bool = False
+    is_absolute: bool = True
+    optimum_s: float | None = None
+
+    @cached_property
+    def peak_flops_per_s(self) -> float | None:
+        """The machine's measured peak; None where it was not measured with the rewards."""
+        if not isinstance(self.source, rewards.MeasuredReward):
+            return None
+        from schedenv.calibration import peaks
+
+        return peaks(self.hardware).flops_per_s
+
+
+class Problems:
+    """All problems of an environment and of its forks; each is opened when it is first needed.
+
+    Args:
+        names: By which they are asked for, the first one being the default.
+        aliases: Other names, with the position that they stand for.
+        make: Opens one, by position.
+    """
+
+    def __init__(
+        self, names: Sequence[str], aliases: dict[str, int], make: Callable[[int], Problem]
+    ) -> None:
+        self.names = tuple(names)
+        self._positions = {**aliases, **{name: index for index, name in enumerate(names)}}
+        self._make = make
+        self._open: dict[int, Problem] = {}
+        self._holders = 1
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def find(self, name: object) -> int:
+        """The position of a name.
+
+        Raises:
+            UnknownNameError: It is none of the environment's tasks.
+        """
+        if not isinstance(name, str) or name not in self._positions:
+            raise UnknownNameError("task of this environment", str(name), self.names)
+        return self._positions[name]
+
+    def get(self, index: int) -> Problem:
+        """Open a problem; workers that measure another one are stopped."""
+        if index not in self._open:
+            self._open[index] = self._make(index)
+        for other, problem in self._open.items():
+            if other != index and problem.is_measured:
+                problem.source.close()
+        return self._open[index]
+
+    def share(self) -> Problems:
+        """The same problems for one more holder."""
+        self._holders += 1
+        return self
+
+    def release(self) -> None:
+        """One holder less; the last one closes the sources."""
+        self._holders -= 1
+        if self._holders == 0:
+            for problem in self._open.values():
+                problem.source.close()
+
+
+def open_problems(
+    task: str | Sequence[str] | None,
+    reward: str,
+    table: str | Sequence[str] | None,
+    model: str | None,
+    check: Callable[[SearchSpace, str], None],
+) -> Problems:
+    """Find the problems that an environment's arguments name.
+
+    Args:
+        task: A TASK string, the name of a suite, or several of both; None with tables.
+        reward: Name of the reward source.
+        table: For `recorded`: files or names of shipped tables.
+        model: For `predicted`: the folder of a saved cost model.
+        check: Refuses a space that the environment cannot hold; called with the task's name.
+
+    Raises:
+        InputError: The arguments cannot be used, or not together.
+    """
+    if reward not in rewards.known_rewards():
+        raise InputError(f"expected reward to be one of {rewards.known_rewards()}, got {reward!r}")
+    for argument, value, owner in (("table", table, "recorded"), ("model", model, "predicted")):
+        if value is not None and reward != owner:
+            raise InputError(
+                f"{argument}={value!r} is for reward={owner!r}, and the reward is {reward!r}; "
+                "leave it out or change the reward"
+            )
+        if value is None and reward == owner:
+            needed = "a recorded table's file" if owner == "recorded" else "a cost model's folder"
+            raise InputError(f"reward={owner!r} needs {argument}=..., {needed}")
+    if reward == "recorded":
+        assert table is not None
+        return _recorded(_several(table), None if task is None else _several(task), check)
+    if task is None or not _several(task):
+        raise InputError(
+            f"reward={reward!r} needs task=..., such as 'gmm:1x128x128x128', a list of tasks or "
+            "the name of a suite"
+        )
+    specs = [spec for name in _several(task) for spec in _expanded(name)]
+    hardware = hw.detect()
+    predictor = None if model is None else rewards.load_predictor(model)
+
+    def make(index: int) -> Problem:
+        resolved = resolve(specs[index])
+        space = Space(resolved.mod, hardware)
+        check(space, resolved.name)
+        if predictor is None:
+            source = rewards.make_source(reward, resolved, hardware)
+            return Problem(specs[index], resolved, space, hardware, source, is_measured=True)
+        predicted = rewards.PredictedReward(predictor, str(model), resolved, space)
+        return Problem(specs[index], resolved, space, hardware, predicted, is_absolute=False)
+
+    return Problems(specs, {}, make)
+
+
+def _recorded(
+    names: Sequence[str],
+    wanted: Sequence[str] | None,
+    check: Callable[[SearchSpace, str], None],
+) -> Problems:
+    """One problem a table, restricted to the tasks that were asked for."""
+    if not names:
+        raise InputError("reward='recorded' needs table=..., at least one recorded table's file")
+    tables = {name: read_table(table_path(name)) for name in names}
+    if wanted is not None:
+        asked = {spec for name in wanted for spec in _expanded(name)}
+        known = {text for table in tables.values() for text in _called(table)}
+        for name in sorted(asked - known):
+            raise UnknownNameError("task of these tables", name, known)
+        tables = {name: table for name, table in tables.items() if asked & set(_called(table))}
+    kept = list(tables)
+    titles = [tables[name].info.task.name for name in kept]
+    if len(set(titles)) < len(titles):
+        titles = kept
+    aliases: dict[str, int] = {}
+    for index, name in enumerate(kept):
+        for alias in (name, *_called(tables[name])):
+            aliases.setdefault(alias, index)
+
+    def make(index: int) -> Problem:
+        table = tables[kept[index]]
+        info, space = table.info, table.space()
+        check(space, info.task.name)
+        return Problem(
+            titles[index],
+            info.task,
+            space,
+            info.hardware,
+            rewards.RecordedReward(table),
+            optimum_s=table.optimum_s,
+        )
+
+    return Problems(titles, aliases, make)
+
+
+def table_path(name: str) -> Path:
+    """The file of a table: a shipped one's if there is one of that name, else `name` itself."""
+    return shipped_tables().get(name, Path(name))
+
+
+def _called(table: Table) -> tuple[str, str]:
+    return table.info.task.spec, table.info.task.name
+
+
+def _several(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _expanded(name: str) -> tuple[str, ...]:
+    return members(name) if name in suite_names() else (name,)
