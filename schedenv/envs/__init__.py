@@ -13,6 +13,7 @@ def register() -> None:
     gymnasium.register(
         id="schedenv/Edit-v0",
         entry_point="schedenv.envs.edit:EditEnv",
+        vector_entry_point="schedenv.envs.vector:EditVectorEnv",
         max_episode_steps=MAX_STEPS,
         nondeterministic=True,
     )
