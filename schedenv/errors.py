@@ -61,6 +61,10 @@ class PointNotRecordedError(InputError):
     """A point that a recorded table does not hold."""
 
 
+class PredictionError(InputError):
+    """A cost model gave an answer that cannot be a score."""
+
+
 class MachineError(SchedenvError, RuntimeError):
     """The machine or its installation cannot do what was asked."""
 

@@ -16,7 +16,7 @@ from schedenv.envs.actions import STOP
 from schedenv.envs.batch_actions import BatchActions
 from schedenv.envs.batch_observations import BatchObservation, Floats
 from schedenv.envs.layout import Layout
-from schedenv.envs.vector_source import STATUSES, Points, TaskFacts, VectorSource
+from schedenv.envs.vector_source import STATUSES, Answers, Points, TaskFacts, VectorSource
 from schedenv.errors import IllegalPointError
 from schedenv.measure.table import Table
 from schedenv.space import Point
@@ -33,22 +33,35 @@ class RecordedSource(VectorSource):
     Args:
         tables: One a task.
         facts: Of each task.
+        aliases: Other names of the tasks, with their positions.
         layout: Sizes of the environment's spaces.
+
+    Raises:
+        InputError: A table does not fit into the layout.
     """
 
-    def __init__(self, tables: Sequence[Table], facts: Sequence[TaskFacts], layout: Layout) -> None:
-        self.facts = facts
-        self._tables = tables
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        facts: Sequence[TaskFacts],
+        aliases: dict[str, int],
+        layout: Layout,
+    ) -> None:
+        self.facts, self.aliases = facts, aliases
+        self._spaces = [table.space() for table in tables]
         self._rows = [row for table in tables for row in table.rows]
         self._counts = [len(table.rows) for table in tables]
         self._firsts = np.cumsum([0, *self._counts])
-        self._seconds = np.array([row.estimate_s or np.nan for row in self._rows])
-        self._status = np.array([STATUSES.index(row.status) for row in self._rows], np.int8)
+        self._answers = Answers(
+            np.array([row.estimate_s or np.nan for row in self._rows]),
+            np.array([STATUSES.index(row.status) for row in self._rows], np.int8),
+            np.array([row.phases.total_s for row in self._rows]),
+        )
         self._texts = np.array([str(row.point) for row in self._rows], object)
+        self._reasons = np.array([row.reason for row in self._rows], object)
         seen, successors = [], []
-        for table, facts_of, first in zip(tables, facts, self._firsts, strict=False):
-            space = table.space()
-            layout.check(space, facts_of.name)
+        for space, of_task, first in zip(self._spaces, facts, self._firsts, strict=False):
+            layout.check(space, of_task.name)
             batch = BatchPart(space)
             seen.append(BatchObservation(batch, layout).build(batch.index.rows))
             found = successor_table(batch, BatchActions(batch, layout))
@@ -70,11 +83,10 @@ class RecordedSource(VectorSource):
     def parse(self, task: int, text: str) -> Points:
         """The number of a named point; see `VectorSource`."""
         point = Point.parse(text)
-        reason = self._tables[task].space().explain_illegal(point)
+        reason = self._spaces[task].explain_illegal(point)
         if reason is not None:
             raise IllegalPointError(f"{point} is not a point of {self.facts[task].name}: {reason}")
-        number = next(n for n, row in enumerate(self._tables[task].rows) if row.point == point)
-        return np.array([self._firsts[task] + number], np.int32)
+        return np.array([self._firsts[task] + self._spaces[task].points().index(point)], np.int32)
 
     def move(self, points: Points, actions: Indices) -> tuple[Points, Bools]:
         """Where actions lead; see `VectorSource`."""
@@ -87,9 +99,10 @@ class RecordedSource(VectorSource):
         legal: Bools = self._legal.take(points, axis=0)
         return legal
 
-    def evaluate(self, points: Points) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int8]]:
-        """The recorded estimates; see `VectorSource`."""
-        return self._seconds[points], self._status[points]
+    def evaluate(self, points: Points) -> Answers:
+        """What was recorded."""
+        known = self._answers
+        return Answers(known.seconds[points], known.status[points], known.spent_s[points])
 
     def observe(self, points: Points) -> tuple[Floats, Floats, Floats]:
         """What the points look like; see `VectorSource`."""
@@ -103,15 +116,14 @@ class RecordedSource(VectorSource):
         """The points' text forms."""
         return self._texts[points]
 
-    def reason(self, point: Points) -> str:
-        """Why a point failed when it was recorded."""
-        row = self._rows[int(point[0])]
-        return f"{row.status.value}, {row.reason}"
+    def reasons(self, points: Points) -> npt.NDArray[Any]:
+        """Why points failed when they were recorded."""
+        return self._reasons[points]
 
     def describe(self, point: Points) -> str:
         """The knobs of a point."""
         task = int(np.searchsorted(self._firsts, point[0], side="right")) - 1
-        return self._tables[task].space().describe(self._rows[int(point[0])].point)
+        return self._spaces[task].describe(self._rows[int(point[0])].point)
 
 
 def successor_table(batch: BatchPart, actions: BatchActions) -> npt.NDArray[np.int32]:

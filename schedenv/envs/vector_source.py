@@ -17,6 +17,8 @@ from schedenv.space.batch import Bools, Indices
 Points = npt.NDArray[np.int32]
 """Points as their source numbers or encodes them; the first axis is the environment."""
 
+Doubles = npt.NDArray[np.float64]
+
 STATUSES = tuple(Status)
 OK = STATUSES.index(Status.OK)
 
@@ -26,18 +28,39 @@ class TaskFacts:
     """What is constant in a task.
 
     Attributes:
+        title: What `reset(options={"task": ...})` calls it.
         name: For messages.
         flops: Floating-point operations of one run.
-        baseline_s: Seconds a call of the untuned program.
+        baseline_s: Seconds a call of the untuned program; 1 where times are relative.
+        optimum_s: The known optimum, seconds a call; None if it is not known.
+        is_absolute: Whether times are seconds; a cost model knows speed-ups only.
         task: The observation's `task`.
         hardware: The observation's `hardware`.
     """
 
+    title: str
     name: str
     flops: float
     baseline_s: float
+    optimum_s: float | None
+    is_absolute: bool
     task: Floats
     hardware: Floats
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is known of several points.
+
+    Attributes:
+        seconds: Seconds a call (or units of the plainest point), NaN for one that failed, (n,).
+        status: Indices into `STATUSES`, int8, (n,).
+        spent_s: What evaluating each took when it was recorded; 0 for a prediction, (n,).
+    """
+
+    seconds: Doubles
+    status: npt.NDArray[np.int8]
+    spent_s: Doubles
 
 
 class VectorSource(abc.ABC):
@@ -47,9 +70,11 @@ class VectorSource(abc.ABC):
 
     Attributes:
         facts: Of each task.
+        aliases: Names by which `reset` may ask for a task, with its position.
     """
 
     facts: Sequence[TaskFacts]
+    aliases: dict[str, int]
 
     @abc.abstractmethod
     def draw(self, tasks: Indices, rngs: Sequence[np.random.Generator]) -> Points:
@@ -69,11 +94,11 @@ class VectorSource(abc.ABC):
 
     @abc.abstractmethod
     def masks(self, points: Points) -> Bools:
-        """Which actions are legal, shape (n, actions)."""
+        """Which actions are legal, a new array of shape (n, actions)."""
 
     @abc.abstractmethod
-    def evaluate(self, points: Points) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int8]]:
-        """Seconds a call, NaN for a point that fails, and indices into `STATUSES`."""
+    def evaluate(self, points: Points) -> Answers:
+        """What the points take."""
 
     @abc.abstractmethod
     def observe(self, points: Points) -> tuple[Floats, Floats, Floats]:
@@ -81,11 +106,11 @@ class VectorSource(abc.ABC):
 
     @abc.abstractmethod
     def texts(self, points: Points) -> npt.NDArray[Any]:
-        """The points' text forms, an array of objects."""
+        """The points' text forms, a new array of objects."""
 
     @abc.abstractmethod
-    def reason(self, point: Points) -> str:
-        """Why a point, shape (1, ...), failed, for a message."""
+    def reasons(self, points: Points) -> npt.NDArray[Any]:
+        """Why points failed, an array of objects; None for one that did not."""
 
     @abc.abstractmethod
     def describe(self, point: Points) -> str:

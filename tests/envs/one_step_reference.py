@@ -14,7 +14,8 @@ from schedenv.envs import MAX_STEPS
 from schedenv.envs.actions import STOP, EditActions
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
-from schedenv.measure.table import Table
+from schedenv.measure.table import Row, Table
+from schedenv.space import Point
 from schedenv.tasks import resolve
 
 ATTEMPTS = 20
@@ -30,38 +31,36 @@ class OneStepReference:
         self.actions = EditActions(Layout())
         self.observe = KnobObservation(Layout())
         self.max_steps = max_steps
-        self.trials = 0
 
     def reset(self, seed: int | None = None) -> tuple[Observation, dict[str, Any]]:
         if seed is not None:
             self.rng, _ = seeding.np_random(seed)
-        self.steps = 0
+        self.steps = self.trials = 0
+        self.spent_s = 0.0
         for _ in range(ATTEMPTS):
-            self.here = self.table.by_point[self.space.sample(self.rng)]
-            self.trials += 1
+            self.here = self.look_up(self.space.sample(self.rng))
             if self.here.estimate_s is not None:
                 self.best_s = self.here.estimate_s
-                return self.observation(), self.info("ok", illegal=False)
+                return self.observation(), self.info()
         raise AssertionError("no start")
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self.steps += 1
         truncated = self.steps >= self.max_steps
         if action == STOP:
-            return self.observation(), 0.0, True, truncated, self.info("ok", illegal=False)
+            return self.observation(), 0.0, True, False, self.info()
         move = self.actions.move(self.space, self.here.point, action)
         if move is None:
-            info = self.info("ok", illegal=True)
+            info = self.info(illegal=True)
             return self.observation(), -0.1, False, truncated, info
-        self.trials += 1
-        there = self.table.by_point[move.apply(self.here.point)]
+        there = self.look_up(move.apply(self.here.point))
         reward = -1.0
         if there.estimate_s is not None:
             assert self.here.estimate_s is not None
             reward = math.log(self.here.estimate_s / there.estimate_s)
             self.here = there
             self.best_s = min(self.best_s, there.estimate_s)
-        info = self.info(there.status.value, illegal=False)
+        info = self.info(there.status.value, there.reason)
         return self.observation(), reward, False, truncated, info
 
     def mask(self) -> np.ndarray[Any, Any]:
@@ -77,16 +76,30 @@ class OneStepReference:
             (self.table.info.untuned_s / self.latency_s, self.table.info.untuned_s / self.best_s),
         )
 
-    def info(self, status: str, *, illegal: bool) -> dict[str, Any]:
+    def look_up(self, point: Point) -> Row:
+        row = self.table.by_point[point]
+        self.trials += 1
+        self.spent_s += row.phases.total_s
+        return row
+
+    def info(
+        self, status: str = "ok", reason: str | None = None, *, illegal: bool = False
+    ) -> dict[str, Any]:
         return {
+            "task": self.table.info.task.name,
             "status": status,
+            "reason": reason,
+            "illegal": illegal,
+            "point": str(self.here.point),
             "latency_us": self.latency_s * 1e6,
             "speedup": self.table.info.untuned_s / self.latency_s,
             "gflops_per_s": self.table.info.task.flops / self.latency_s / 1e9,
+            "peak_fraction": None,
             "best_us": self.best_s * 1e6,
-            "point": str(self.here.point),
+            "regret": self.best_s / self.table.optimum_s - 1.0,
+            "optimum_fraction": self.table.optimum_s / self.best_s,
             "trials": self.trials,
-            "illegal": illegal,
+            "seconds": self.spent_s,
         }
 
     @property

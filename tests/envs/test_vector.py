@@ -8,11 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
 from schedenv.envs.actions import STOP
 from schedenv.envs.vector import EditVectorEnv
-from schedenv.errors import IllegalPointError, InputError, MachineError
+from schedenv.errors import IllegalPointError, InputError, MachineError, UnknownNameError
 from schedenv.hardware import Hardware
 from schedenv.measure.table import Table
 from schedenv.measure.table_file import read_table, write_table
@@ -22,7 +23,7 @@ from schedenv.tasks import resolve
 from ..recorded_table import make_table
 from .one_step_reference import OneStepReference
 
-SPECS = ("gmm:1x32x32x32", "c2d:1x6x6x4x6x3x1x1", "sfm:8x12")
+SPECS = ("gmm:1x32x32x32", "c2d:1x6x6x4x6x3x1x1", "tbg:1x8x2x6")
 ENVS = 8
 
 SpaceOf = Callable[[str], Space]
@@ -37,7 +38,7 @@ def table_paths(
     paths = {}
     for spec in SPECS:
         path = folder / f"{spec.partition(':')[0]}.parquet"
-        write_table(make_table(resolve(spec), space_of(spec), hardware, 120), path)
+        write_table(make_table(resolve(spec), space_of(spec), hardware, 48), path)
         paths[spec] = str(path)
     return paths
 
@@ -67,9 +68,7 @@ def random_actions(masks: np.ndarray[Any, Any], rng: np.random.Generator) -> np.
     return np.where(rng.random(len(masks)) < 0.1, any_at_all, legal)
 
 
-def assert_same(
-    i: int, step: tuple[Any, ...], expected: tuple[Any, ...], keys_meant: bool = True
-) -> None:
+def assert_same(i: int, step: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
     """Entry i of a vector step is what one environment returned."""
     observation, info = expected[0], expected[-1]
     assert list(step[0]) == list(observation)
@@ -78,10 +77,10 @@ def assert_same(
         np.testing.assert_array_equal(step[0][key][i], value, err_msg=key)
     assert set(step[-1]) >= {*info, *(f"_{key}" for key in info)}
     for key, value in info.items():
-        assert step[-1][f"_{key}"][i]
-        assert step[-1][key][i] == (
-            pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
-        ), key
+        assert step[-1][f"_{key}"][i] == (value is not None)
+        if value is not None:
+            near = pytest.approx(value, rel=1e-12, abs=1e-15) if isinstance(value, float) else value
+            assert step[-1][key][i] == near, key
     for got, wanted in zip(step[1:-1], expected[1:-1], strict=True):
         assert got[i] == pytest.approx(wanted, abs=1e-12)
 
@@ -91,7 +90,7 @@ def assert_same(
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_environment_goes_as_one_alone_does(spec: str, table_paths: dict[str, str]) -> None:
-    envs = make(table_paths[spec], max_steps=12, max_episode_steps=12)
+    envs = make(table_paths[spec], max_steps=12)
     alone = [OneStepReference(read_table(Path(table_paths[spec])), 12) for _ in range(ENVS)]
     start = envs.reset(seed=3)
     for i, env in enumerate(alone):
@@ -120,13 +119,18 @@ def test_every_environment_goes_as_one_alone_does(spec: str, table_paths: dict[s
 
 
 def test_environments_of_several_tables_go_as_each_alone_does(table_paths: dict[str, str]) -> None:
-    envs = make(list(table_paths.values()))
-    alone = [
-        OneStepReference(read_table(Path(table_paths[SPECS[i % len(SPECS)]]))) for i in range(ENVS)
-    ]
-    start = envs.reset(seed=list(range(50, 50 + ENVS)))
+    envs = make(list(table_paths.values()), 6)
+    tables = {path: read_table(Path(path)) for path in table_paths.values()}
+    alone = []
+    seeds = list(range(50, 56))
+    for seed in seeds:
+        rng, _ = seeding.np_random(seed)
+        alone.append(OneStepReference(list(tables.values())[int(rng.integers(len(SPECS)))]))
+        alone[-1].rng = rng
+    start = envs.reset(seed=seeds)
+    assert len(set(start[1]["task"])) == len(SPECS)
     for i, env in enumerate(alone):
-        assert_same(i, start, env.reset(50 + i))
+        assert_same(i, start, env.reset())
     rng = np.random.default_rng(4)
     for _ in range(15):
         masks = envs.action_masks()
@@ -212,7 +216,12 @@ def test_in_same_step_mode_the_next_episode_starts_at_once(gmm: str) -> None:
     for key in ("knobs", "progress"):
         np.testing.assert_array_equal(observation[key][ended], started[key][ended])
     assert (infos["point"] == started_infos["point"])[ended].all()
-    assert infos["trials"][0] > infos["final_info"]["trials"][0]
+    assert infos["trials"].tolist() == [
+        started_infos["trials"][0],
+        last_infos["trials"][1],
+        started_infos["trials"][2],
+        last_infos["trials"][3],
+    ]
 
 
 def test_without_autoreset_the_caller_resets_what_is_over(gmm: str) -> None:
@@ -246,12 +255,41 @@ def test_returned_arrays_are_not_overwritten_by_later_steps(gmm: str) -> None:
     np.testing.assert_array_equal(observation["task"], kept["task"])
 
 
-def test_without_copies_the_constant_arrays_are_shared(gmm: str) -> None:
-    envs = make(gmm, copy=False)
-    first, _ = envs.reset(seed=0)
-    second, *_ = envs.step(np.zeros(ENVS, int))
-    assert first["task"] is second["task"]
-    assert first["knobs"] is not second["knobs"]
+def test_a_task_can_be_named_at_reset(table_paths: dict[str, str]) -> None:
+    envs = make(list(table_paths.values()))
+    assert envs.task_names == SPECS
+    for name in (*SPECS, table_paths[SPECS[1]]):
+        _, infos = envs.reset(seed=0, options={"task": name})
+        assert set(infos["task"]) == {SPECS[1] if name.endswith("parquet") else name}
+
+
+@pytest.mark.parametrize("scheme", ["log_ratio", "relative", "terminal", "shaped"])
+def test_the_schemes_pay_what_their_formulas_say(scheme: str, gmm: str) -> None:
+    envs = make(gmm, 4, scheme=scheme, discount=0.9, autoreset_mode="same_step", max_steps=5)
+    rng = np.random.default_rng(0)
+    base = 10.0
+    _, infos = envs.reset(seed=1)
+    before = infos["latency_us"]
+    for _ in range(20):
+        _, paid, terminated, truncated, infos = envs.step(random_actions(envs.action_masks(), rng))
+        done = terminated | truncated
+        after = infos["latency_us"].copy()
+        failed, illegal = infos["status"] != "ok", infos["illegal"].copy()
+        if done.any():
+            after[done] = infos["final_info"]["latency_us"][done]
+            failed[done] = (infos["final_info"]["status"] != "ok")[done]
+            illegal[done] = infos["final_info"]["illegal"][done]
+        potential = np.log(base / after)
+        expected, end = {
+            "log_ratio": (np.log(before / after), 0 * after),
+            "relative": (before / after - 1, 0 * after),
+            "terminal": (0 * after, potential),
+            "shaped": (0.9 * potential - np.log(base / before), 0.1 * potential),
+        }[scheme]
+        np.testing.assert_allclose(
+            paid, expected + done * end - 1.0 * failed - 0.1 * illegal, atol=1e-9
+        )
+        before = infos["latency_us"]
 
 
 def test_an_episode_can_start_at_a_named_point(gmm: str) -> None:
@@ -270,7 +308,9 @@ def test_the_schedules_are_rendered_as_text(gmm: str) -> None:
     assert texts is not None
     assert len(texts) == 2
     assert all(text.startswith(f"{SPECS[0]}: ") and "sketch" in text for text in texts)
-    assert make(gmm, 2).render() is None
+    silent = make(gmm, 2)
+    silent.reset(seed=0)
+    assert silent.render() is None
 
 
 # -- refusals ---------------------------------------------------------------------------------
@@ -295,8 +335,32 @@ def test_measured_rewards_are_refused_with_the_way_to_have_them() -> None:
         ),
         (
             {"reward": "recorded"},
-            "reward='recorded' needs table=...: a path, or the name of a shipped one",
+            "reward='recorded' needs table=..., a recorded table's file",
         ),
+        (
+            {"reward": "predicted"},
+            "reward='predicted' needs model=..., a cost model's folder",
+        ),
+        (
+            {"reward": "predicted", "model": "m", "table": "t"},
+            "table='t' is for reward='recorded', and the reward is 'predicted'; leave it out or "
+            "change the reward",
+        ),
+        (
+            {"reward": "predicted", "model": "m"},
+            "reward='predicted' needs task=..., such as 'gmm:1x128x128x128', a list of tasks or "
+            "the name of a suite",
+        ),
+        (
+            {"render_mode": "human"},
+            "expected render_mode to be one of ['ansi'] or None, got 'human'",
+        ),
+        (
+            {"scheme": "speedup"},
+            "expected scheme to be one of ['log_ratio', 'relative', 'shaped', 'terminal'], "
+            "got 'speedup'",
+        ),
+        ({"discount": 0.0}, "expected a discount above 0 and up to 1, got 0.0"),
         ({"num_envs": 0}, "expected num_envs of at least 1, got 0"),
         ({"max_steps": 0}, "expected max_steps of at least 1, got 0"),
         (
@@ -313,12 +377,32 @@ def test_arguments_that_mean_nothing_are_refused(arguments: dict[str, Any], mess
 
 
 def test_a_task_that_the_table_does_not_hold_is_refused(gmm: str) -> None:
-    with pytest.raises(InputError) as refusal:
+    with pytest.raises(UnknownNameError) as refusal:
         make(gmm, task="sfm:8x12")
-    assert str(refusal.value) == (
-        "expected task to be one that the tables hold (gmm:1x32x32x32) or to be left out, got "
-        "'sfm:8x12'"
-    )
+    assert str(refusal.value) == "unknown task of these tables 'sfm:8x12'; known: gmm:1x32x32x32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"task": "sfm:8x12"},
+            "unknown task of this environment 'sfm:8x12'; known: gmm:1x32x32x32",
+        ),
+        ({"start": 1}, "expected reset options among point, reset_mask, task, got start"),
+        (
+            {"reset_mask": np.zeros(ENVS, bool)},
+            "expected options['reset_mask'] as booleans of shape (8,), one of them True at least; "
+            "got shape (8,), type bool, 0 of them true",
+        ),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    options: dict[str, Any], message: str, gmm: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        make(gmm).reset(options=options)
+    assert str(refusal.value) == message
 
 
 def test_a_table_that_does_not_fit_is_refused_with_the_limit(gmm: str) -> None:
