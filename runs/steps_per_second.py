@@ -30,9 +30,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+from schedenv.costmodel import TokenModel, TrainingData, TreeModel
 
 from schedenv import hardware as hw
-from schedenv.costmodel import TokenModel, TrainingData, TreeModel
 from schedenv.measure.table import Table
 from schedenv.measure.table_file import read_table
 from schedenv.space import Space

@@ -42,6 +42,10 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
     observation and info are in `final_obs` and `final_info`) or `disabled` (the caller resets with
     `options={"reset_mask": ...}`).
 
+    No step calls TVM, but for this: with predicted rewards, where a compute location's candidates
+    are not a rule, TVM is asked the first time that a pattern of unit loops occurs (see
+    `schedenv.space.batch_locations`).
+
     All arrays that are returned are new: none is overwritten by a later step.
 
     Args:
