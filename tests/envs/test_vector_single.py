@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -57,14 +58,14 @@ def both(**arguments: Any) -> tuple[Any, Any]:
 def assert_same_infos(infos: dict[str, Any], expected: dict[str, Any]) -> None:
     """Equal but for rounding; what single environments tell as None is told by the mask."""
     assert set(infos) == set(expected)
-    for key in expected:
+    for key, values in expected.items():
         if key.startswith("_"):
             continue
         if key == "final_info":
-            assert_same_infos(infos[key], expected[key])
+            assert_same_infos(infos[key], values)
             continue
         for i in np.flatnonzero(expected[f"_{key}"]):
-            value = expected[key][i]
+            value = values[i]
             if key == "final_obs":
                 for name, part in value.items():
                     np.testing.assert_array_equal(infos[key][i][name], part)
@@ -106,13 +107,13 @@ def test_recorded_rewards_are_those_of_single_environments_of_the_same_seeds(
 
 
 def test_predicted_rewards_are_those_of_single_environments_from_the_same_points(
-    tables: list[str], tmp_path: Any, space_of: Callable[[str], Space]
+    tables: list[str], tmp_path: Path, space_of: Callable[[str], Space]
 ) -> None:
     costmodel = pytest.importorskip("schedenv.costmodel")
     from schedenv.measure.table_file import read_table
 
     model = costmodel.TokenModel(epochs=2)
-    model.fit(costmodel.TrainingData.from_tables([read_table(path) for path in tables]))
+    model.fit(costmodel.TrainingData.from_tables([read_table(Path(path)) for path in tables]))
     model.save(tmp_path / "model")
     vector, singles = both(reward="predicted", task=SPECS[0], model=str(tmp_path / "model"))
     start = str(space_of(SPECS[0]).sample(np.random.default_rng(0)))
