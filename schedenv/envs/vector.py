@@ -119,7 +119,8 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.single_observation_space = KnobObservation(sizes).space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._generators: list[tuple[np.random.Generator, int]] = []
+        self._rngs: list[np.random.Generator] = []
+        self._rng_seeds: list[int] = []
         self._done = np.zeros(num_envs, np.bool_)
 
     @property
@@ -133,13 +134,13 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
     ) -> tuple[np.random.Generator, ...]:
         """The generator of each sub-environment, as `SyncVectorEnv` has them."""
         self._seed(None)
-        return tuple(rng for rng, _ in self._generators)
+        return tuple(self._rngs)
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seed of each sub-environment."""
         self._seed(None)
-        return tuple(seed for _, seed in self._generators)
+        return tuple(self._rng_seeds)
 
     def reset(
         self,
@@ -171,7 +172,7 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         who = self._reset_mask(options.get("reset_mask"))
         task = self._position(options["task"]) if "task" in options else None
         self._seed(seed, who)
-        self._episodes.start(np.flatnonzero(who), self.np_random, task, options.get("point"))
+        self._episodes.start(np.flatnonzero(who), self._rngs, task, options.get("point"))
         self._done = self._done & ~who
         return self._episodes.observation(), self._episodes.info(who)
 
@@ -203,12 +204,12 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         if done.any():
             paid += np.where(done, episodes.final_rewards(self._scheme), 0.0)
         if over.any():
-            episodes.start(np.flatnonzero(over), self.np_random)
+            episodes.start(np.flatnonzero(over), self._rngs)
         final: Info = {}
         if self._autoreset is AutoresetMode.SAME_STEP:
             if done.any():
                 final = self._final(done)
-                episodes.start(np.flatnonzero(done), self.np_random)
+                episodes.start(np.flatnonzero(done), self._rngs)
         else:
             self._done = done
         return episodes.observation(), paid, terminated, truncated, {**episodes.info(), **final}
@@ -284,8 +285,9 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
 
     def _seed(self, seed: int | Sequence[int | None] | None, who: Bools | None = None) -> None:
         """Seed the generators of some environments; those that have none get a random one."""
-        if not self._generators:
-            self._generators = [seeding.np_random() for _ in range(self.num_envs)]
+        if not self._rngs:
+            drawn = [seeding.np_random() for _ in range(self.num_envs)]
+            self._rngs, self._rng_seeds = [rng for rng, _ in drawn], [number for _, number in drawn]
         if seed is None:
             return
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
@@ -293,7 +295,7 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
             raise InputError(f"expected one seed or {self.num_envs} of them, got {len(seeds)}")
         for i, number in enumerate(seeds):
             if number is not None and (who is None or who[i]):
-                self._generators[i] = seeding.np_random(number)
+                self._rngs[i], self._rng_seeds[i] = seeding.np_random(number)
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
