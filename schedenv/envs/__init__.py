@@ -24,6 +24,7 @@ def register() -> None:
     gymnasium.register(
         id="schedenv/Edit-v0",
         entry_point="schedenv.envs.edit:EditEnv",
+        vector_entry_point="schedenv.envs.vector:EditVectorEnv",
         nondeterministic=True,
     )
     gymnasium.register(

@@ -23,7 +23,7 @@ _BEYOND_EVERY_LOOP = 1 << 20
 
 
 @dataclass(frozen=True)
-class _Consumer:
+class Consumer:
     """What decides a block's candidates, given where earlier blocks went.
 
     Attributes:
@@ -41,7 +41,7 @@ class LocationOracle:
 
     def __init__(self, mod: Any) -> None:
         self._mod = mod
-        self._consumers: dict[tuple[object, ...], _Consumer] = {}
+        self._consumers: dict[tuple[object, ...], Consumer] = {}
         self._probed: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def candidates(
@@ -52,15 +52,8 @@ class LocationOracle:
         Only what stands before the knob in the trace matters: the tiles and earlier locations.
         `ROOT` is always among them.
         """
-        earlier = tuple(
-            values[other.start]
-            for other in sketch.locations()
-            if other.instruction < knob.instruction
-        )
-        key = (sketch.index, knob.start, earlier)
-        if key not in self._consumers:
-            self._consumers[key] = self._find_consumer(sketch, knob, values)
-        consumer = self._consumers[key]
+        key = _key(sketch, knob, values)
+        consumer = self.consumer(sketch, knob, values)
         if consumer.loops is not None:
             fixed = (INLINE, ROOT) if consumer.can_inline else (ROOT,)
             return (*fixed, *_reachable_loops(consumer.loops, values))
@@ -72,6 +65,13 @@ class LocationOracle:
         if (key, unit_loops) not in self._probed:
             self._probed[key, unit_loops] = self.probe(sketch, knob, values)
         return self._probed[key, unit_loops]
+
+    def consumer(self, sketch: Sketch, knob: LocationKnob, values: Sequence[int]) -> Consumer:
+        """What decides the candidates; of a point, only the earlier locations matter."""
+        key = _key(sketch, knob, values)
+        if key not in self._consumers:
+            self._consumers[key] = self._find_consumer(sketch, knob, values)
+        return self._consumers[key]
 
     def probe(self, sketch: Sketch, knob: LocationKnob, values: Sequence[int]) -> tuple[int, ...]:
         """The candidates as TVM has them, with nothing assumed and nothing remembered."""
@@ -89,9 +89,7 @@ class LocationOracle:
             found.append(INLINE)
         return tuple(reversed(found))
 
-    def _find_consumer(
-        self, sketch: Sketch, knob: LocationKnob, values: Sequence[int]
-    ) -> _Consumer:
+    def _find_consumer(self, sketch: Sketch, knob: LocationKnob, values: Sequence[int]) -> Consumer:
         schedule, block = self._stop_before(sketch, knob, values)
         levels = []
         for tile in sketch.tiles():
@@ -112,7 +110,7 @@ class LocationOracle:
                 break
             loops.append(level)
         can_inline = self.probe(sketch, knob, values)[0] == INLINE
-        return _Consumer(can_inline, tuple(loops) if complete and loops else None)
+        return Consumer(can_inline, tuple(loops) if complete and loops else None)
 
     def _stop_before(
         self, sketch: Sketch, knob: LocationKnob, values: Sequence[int]
@@ -127,6 +125,14 @@ class LocationOracle:
                 if output.same_as(wanted):
                     return schedule, replayed.outputs[position]
         raise AssertionError(f"no instruction defines the block of {knob.name}")
+
+
+def _key(sketch: Sketch, knob: LocationKnob, values: Sequence[int]) -> tuple[object, ...]:
+    """The knob and where the earlier locations are."""
+    earlier = tuple(
+        values[other.start] for other in sketch.locations() if other.instruction < knob.instruction
+    )
+    return (sketch.index, knob.start, earlier)
 
 
 def _reachable_loops(loops: Sequence[tuple[int, bool]], values: Sequence[int]) -> list[int]:

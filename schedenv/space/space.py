@@ -13,7 +13,7 @@ from schedenv import hardware as hw
 from schedenv import tvm_adapter
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.space.knobs import LocationKnob, TileKnob, primes_of
-from schedenv.space.locations import LocationOracle
+from schedenv.space.locations import Consumer, LocationOracle
 from schedenv.space.moves import FactorMove, Move, SetMove, SketchMove
 from schedenv.space.point import Point
 from schedenv.space.search_space import SearchSpace
@@ -109,6 +109,10 @@ class Space(SearchSpace):
     def location_candidates(self, point: Point, knob: LocationKnob) -> tuple[int, ...]:
         """Legal values of a compute location at a point, ascending; -1, the root, is one."""
         return self._locations.candidates(self.sketches[point.sketch], knob, point.values)
+
+    def location_consumer(self, point: Point, knob: LocationKnob) -> Consumer:
+        """What decides the candidates of a compute location, given the earlier locations."""
+        return self._locations.consumer(self.sketches[point.sketch], knob, point.values)
 
     # -- moves ----------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from schedenv.space.search_space import SearchSpace
 from schedenv.space.sketch import Sketch
 from schedenv.space.space import Space
 
-_LOG_SCALE = 1 << 10
+LOG_SCALE = 1 << 10
+"""Of the coordinates: a factor of 2, or a step of an annotation or a location, is this much."""
 
 
 class SubSpace(SearchSpace):
@@ -55,7 +56,7 @@ class SubSpace(SearchSpace):
             for sketch in self.sketches
         }
         self._coordinates = {
-            index: np.array([_coordinates(self.sketches[index], p.values) for p in points])
+            index: np.array([coordinates(self.sketches[index], p.values) for p in points])
             for index, points in self._of_sketch.items()
         }
         self._moves = lru_cache(maxsize=None)(self._find_moves)
@@ -154,7 +155,7 @@ class SubSpace(SearchSpace):
 
     def _nearest(self, sketch: int, values: Sequence[int]) -> Point:
         """The point of a sketch that is the fewest steps away; the first of several."""
-        wanted = np.array(_coordinates(self.sketches[sketch], values))
+        wanted = np.array(coordinates(self.sketches[sketch], values))
         distances = np.abs(self._coordinates[sketch] - wanted).sum(axis=1)
         return self._of_sketch[sketch][int(distances.argmin())]
 
@@ -204,16 +205,21 @@ class SubSpace(SearchSpace):
                 yield move
 
 
-def _coordinates(sketch: Sketch, values: Sequence[int]) -> list[int]:
+def coordinates(sketch: Sketch, values: Sequence[int]) -> list[int]:
     """A point's values on scales on which a step is about as large everywhere.
 
     They are integers, so that no rounding decides which of two points is closer.
     """
-    scaled = [value * _LOG_SCALE for value in values]
+    scaled = [value * LOG_SCALE for value in values]
     for tile in sketch.tiles():
         for slot in range(tile.start, tile.start + tile.width):
-            scaled[slot] = round(float(np.log2(values[slot])) * _LOG_SCALE)
+            scaled[slot] = log_coordinate(values[slot])
     return scaled
+
+
+def log_coordinate(factor: int) -> int:
+    """A factor on the scale of its logarithm."""
+    return round(float(np.log2(factor)) * LOG_SCALE)
 
 
 def _equal_but_at(slot: int, one: Point, other: Point) -> bool:
