@@ -8,7 +8,7 @@ from gymnasium import spaces
 from schedenv.envs.build_actions import Options, Partial
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
-from schedenv.envs.problems import TaskFacts
+from schedenv.envs.problems import DescribedTask
 from schedenv.hardware import Hardware
 from schedenv.space import Point
 
@@ -43,7 +43,7 @@ class BuildObservation:
 
     def build(
         self,
-        task: TaskFacts,
+        task: DescribedTask,
         hardware: Hardware,
         options: Options,
         partial: Partial,

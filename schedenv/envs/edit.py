@@ -129,11 +129,11 @@ class EditEnv(ScheduleEnv):
             penalty = rewards.ILLEGAL_REWARD
         baseline_s = self._problem.source.baseline_s()
         paid = self._scheme.step(before_s, self._latency_s, baseline_s)
-        return paid + penalty, action == STOP, result
+        return float(paid) + penalty, action == STOP, result
 
     def _final_reward(self, terminated: bool) -> float:
         del terminated
-        return self._scheme.end(self._latency_s, self._problem.source.baseline_s())
+        return float(self._scheme.end(self._latency_s, self._problem.source.baseline_s()))
 
     def _observation(self) -> Observation:
         assert self._standing is not None

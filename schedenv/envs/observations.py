@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from schedenv.envs.layout import Layout
-from schedenv.envs.problems import TaskFacts
+from schedenv.envs.problems import DescribedTask
 from schedenv.hardware import Hardware
 from schedenv.space import ChoiceKnob, Point, SearchSpace, TileKnob
 from schedenv.tasks import OPERATORS
@@ -59,7 +59,7 @@ class KnobObservation:
 
     def build(
         self,
-        task: TaskFacts,
+        task: DescribedTask,
         space: SearchSpace,
         hardware: Hardware,
         point: Point,
@@ -118,7 +118,7 @@ class KnobObservation:
         return knobs, mask
 
 
-def _task_features(task: TaskFacts) -> npt.NDArray[np.float32]:
+def _task_features(task: DescribedTask) -> npt.NDArray[np.float32]:
     family = [float(task.family == name) for name in _FAMILIES]
     size = [
         math.log2(1 + task.flops) / 40,

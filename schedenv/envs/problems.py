@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 from schedenv import hardware as hw
 from schedenv.envs import rewards
-from schedenv.errors import InputError, UnknownNameError
+from schedenv.envs.arguments import NamedTables, check_source, read_tables, task_specs
+from schedenv.errors import UnknownNameError
 from schedenv.hardware import Hardware
-from schedenv.measure.table import Table
-from schedenv.measure.table_file import read_table, shipped_tables
 from schedenv.space import SearchSpace, Space
-from schedenv.tasks import members, resolve, suite_names
+from schedenv.tasks import resolve
 
 
-class TaskFacts(Protocol):
+class DescribedTask(Protocol):
     """What an environment tells of a task; `Task` has it, and so has a recorded table."""
 
     @property
@@ -63,7 +61,7 @@ class Problem:
     """
 
     name: str
-    task: TaskFacts
+    task: DescribedTask
     space: SearchSpace
     hardware: Hardware
     source: rewards.RewardSource
@@ -153,26 +151,11 @@ def open_problems(
     Raises:
         InputError: The arguments cannot be used, or not together.
     """
-    if reward not in rewards.known_rewards():
-        raise InputError(f"expected reward to be one of {rewards.known_rewards()}, got {reward!r}")
-    for argument, value, owner in (("table", table, "recorded"), ("model", model, "predicted")):
-        if value is not None and reward != owner:
-            raise InputError(
-                f"{argument}={value!r} is for reward={owner!r}, and the reward is {reward!r}; "
-                "leave it out or change the reward"
-            )
-        if value is None and reward == owner:
-            needed = "a recorded table's file" if owner == "recorded" else "a cost model's folder"
-            raise InputError(f"reward={owner!r} needs {argument}=..., {needed}")
+    check_source(reward, table, model, rewards.known_rewards())
     if reward == "recorded":
         assert table is not None
-        return _recorded(_several(table), None if task is None else _several(task), check)
-    if task is None or not _several(task):
-        raise InputError(
-            f"reward={reward!r} needs task=..., such as 'gmm:1x128x128x128', a list of tasks or "
-            "the name of a suite"
-        )
-    specs = [spec for name in _several(task) for spec in _expanded(name)]
+        return _recorded(read_tables(table, task), check)
+    specs = task_specs(task, reward)
     hardware = hw.detect()
     predictor = None if model is None else rewards.load_predictor(model)
 
@@ -189,36 +172,15 @@ def open_problems(
     return Problems(specs, {}, make)
 
 
-def _recorded(
-    names: Sequence[str],
-    wanted: Sequence[str] | None,
-    check: Callable[[SearchSpace, str], None],
-) -> Problems:
-    """One problem a table, restricted to the tasks that were asked for."""
-    if not names:
-        raise InputError("reward='recorded' needs table=..., at least one recorded table's file")
-    tables = {name: read_table(table_path(name)) for name in names}
-    if wanted is not None:
-        asked = {spec for name in wanted for spec in _expanded(name)}
-        known = {text for table in tables.values() for text in _called(table)}
-        for name in sorted(asked - known):
-            raise UnknownNameError("task of these tables", name, known)
-        tables = {name: table for name, table in tables.items() if asked & set(_called(table))}
-    kept = list(tables)
-    titles = [tables[name].info.task.name for name in kept]
-    if len(set(titles)) < len(titles):
-        titles = kept
-    aliases: dict[str, int] = {}
-    for index, name in enumerate(kept):
-        for alias in (name, *_called(tables[name])):
-            aliases.setdefault(alias, index)
+def _recorded(named: NamedTables, check: Callable[[SearchSpace, str], None]) -> Problems:
+    """One problem a table."""
 
     def make(index: int) -> Problem:
-        table = tables[kept[index]]
+        table = named.tables[index]
         info, space = table.info, table.space()
         check(space, info.task.name)
         return Problem(
-            titles[index],
+            named.titles[index],
             info.task,
             space,
             info.hardware,
@@ -226,21 +188,4 @@ def _recorded(
             optimum_s=table.optimum_s,
         )
 
-    return Problems(titles, aliases, make)
-
-
-def table_path(name: str) -> Path:
-    """The file of a table: a shipped one's if there is one of that name, else `name` itself."""
-    return shipped_tables().get(name, Path(name))
-
-
-def _called(table: Table) -> tuple[str, str]:
-    return table.info.task.spec, table.info.task.name
-
-
-def _several(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _expanded(name: str) -> tuple[str, ...]:
-    return members(name) if name in suite_names() else (name,)
+    return Problems(named.titles, named.aliases, make)

@@ -209,8 +209,3 @@ def load_predictor(folder: str) -> Any:
     """
     # By name, so that environments without predictions do without the package of models.
     return importlib.import_module("schedenv.costmodel").load_model(Path(folder))
-
-
-def step_reward(before_s: float, after_s: float) -> float:
-    """Log speed-up of one step; over an episode these add up to log(first / last)."""
-    return math.log(before_s / after_s)

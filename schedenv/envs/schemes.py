@@ -1,23 +1,36 @@
-"""What a step of `Edit-v0` pays, given the latencies before and after it."""
+"""What steps of `Edit-v0` pay, given the latencies before and after them.
+
+Every scheme takes one environment's numbers or arrays of many environments'.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from schedenv.envs.rewards import step_reward
+import numpy as np
+import numpy.typing as npt
+
 from schedenv.errors import InputError
+
+Seconds = float | npt.NDArray[np.float64]
+Pay = float | npt.NDArray[np.float64]
+
+
+def log_speedup(before_s: Seconds, after_s: Seconds) -> Pay:
+    """Log speed-up of one step; over an episode these add up to log(first / last)."""
+    gain: Pay = np.log(before_s / after_s)
+    return gain
 
 
 class Scheme(Protocol):
     """Pays for steps and for the end of an episode; penalties come on top."""
 
-    def step(self, before_s: float, after_s: float, baseline_s: float) -> float:
+    def step(self, before_s: Seconds, after_s: Seconds, baseline_s: Seconds) -> Pay:
         """For a step from one latency to another; equal ones where the agent stayed."""
         ...
 
-    def end(self, last_s: float, baseline_s: float) -> float:
+    def end(self, last_s: Seconds, baseline_s: Seconds) -> Pay:
         """Once more, for the episode's last point, at STOP or when the steps run out."""
         ...
 
@@ -26,15 +39,15 @@ class Scheme(Protocol):
 class LogRatio:
     """The log speed-up of each step; the return is the log speed-up over the start."""
 
-    def step(self, before_s: float, after_s: float, baseline_s: float) -> float:
+    def step(self, before_s: Seconds, after_s: Seconds, baseline_s: Seconds) -> Pay:
         """ln(before / after)."""
         del baseline_s
-        return step_reward(before_s, after_s)
+        return log_speedup(before_s, after_s)
 
-    def end(self, last_s: float, baseline_s: float) -> float:
+    def end(self, last_s: Seconds, baseline_s: Seconds) -> Pay:
         """Nothing."""
-        del last_s, baseline_s
-        return 0.0
+        del baseline_s
+        return np.zeros_like(last_s)
 
 
 @dataclass(frozen=True)
@@ -44,29 +57,29 @@ class Relative:
     It is not a difference of potentials: going up and down again pays. Kept for comparisons.
     """
 
-    def step(self, before_s: float, after_s: float, baseline_s: float) -> float:
+    def step(self, before_s: Seconds, after_s: Seconds, baseline_s: Seconds) -> Pay:
         """What before / after exceeds 1 by: the change of 1 / latency in parts of what it was."""
         del baseline_s
         return before_s / after_s - 1.0
 
-    def end(self, last_s: float, baseline_s: float) -> float:
+    def end(self, last_s: Seconds, baseline_s: Seconds) -> Pay:
         """Nothing."""
-        del last_s, baseline_s
-        return 0.0
+        del baseline_s
+        return np.zeros_like(last_s)
 
 
 @dataclass(frozen=True)
 class Terminal:
     """Nothing until the end, then the log speed-up of the last point over the untuned program."""
 
-    def step(self, before_s: float, after_s: float, baseline_s: float) -> float:
+    def step(self, before_s: Seconds, after_s: Seconds, baseline_s: Seconds) -> Pay:
         """Nothing."""
-        del before_s, after_s, baseline_s
-        return 0.0
+        del before_s, baseline_s
+        return np.zeros_like(after_s)
 
-    def end(self, last_s: float, baseline_s: float) -> float:
+    def end(self, last_s: Seconds, baseline_s: Seconds) -> Pay:
         """ln(baseline / last)."""
-        return math.log(baseline_s / last_s)
+        return log_speedup(baseline_s, last_s)
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,13 @@ class Shaped:
 
     discount: float = 0.99
 
-    def step(self, before_s: float, after_s: float, baseline_s: float) -> float:
+    def step(self, before_s: Seconds, after_s: Seconds, baseline_s: Seconds) -> Pay:
         """The discounted potential after the step less the one before."""
-        return self.discount * math.log(baseline_s / after_s) - math.log(baseline_s / before_s)
+        return self.discount * log_speedup(baseline_s, after_s) - log_speedup(baseline_s, before_s)
 
-    def end(self, last_s: float, baseline_s: float) -> float:
+    def end(self, last_s: Seconds, baseline_s: Seconds) -> Pay:
         """The terminal reward, less the potential that the last step has paid."""
-        return (1.0 - self.discount) * math.log(baseline_s / last_s)
+        return (1.0 - self.discount) * log_speedup(baseline_s, last_s)
 
 
 SCHEMES = ("log_ratio", "relative", "shaped", "terminal")

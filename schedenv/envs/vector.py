@@ -16,9 +16,9 @@ from schedenv.envs import MAX_STEPS
 from schedenv.envs.actions import STOP, EditActions
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
+from schedenv.envs.schemes import make_scheme
 from schedenv.envs.vector_episodes import Episodes, Info
 from schedenv.envs.vector_make import make_vector_source
-from schedenv.envs.vector_schemes import make_vector_scheme
 from schedenv.envs.vector_source import Doubles
 from schedenv.errors import InputError, UnknownNameError
 from schedenv.space.batch import Bools, Indices
@@ -61,7 +61,7 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         max_steps: Steps after which an episode is truncated.
         layout: Sizes of the spaces that differ from the default, such as `{"tiles": 16}`.
         render_mode: `ansi` for the schedules as text, or None.
-        scheme: What steps pay, see `schedenv.envs.vector_schemes`.
+        scheme: What steps pay, see `schedenv.envs.schemes`.
         discount: The learner's, for the scheme `shaped`.
         autoreset_mode: As above; a text or Gymnasium's `AutoresetMode`.
 
@@ -110,7 +110,7 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         self._autoreset = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self._autoreset}
         sizes = Layout.of(layout or {})
-        self._scheme = make_vector_scheme(scheme, discount)
+        self._scheme = make_scheme(scheme, discount)
         self._source = make_vector_source(reward, task, table, model, sizes)
         self._last_step = min(max_steps, max_episode_steps or max_steps)
         self._episodes = Episodes(num_envs, self._source, max_steps)

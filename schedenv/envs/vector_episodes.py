@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from schedenv.envs import rewards
 from schedenv.envs.observations import Observation
-from schedenv.envs.vector_schemes import VectorScheme
+from schedenv.envs.schemes import Scheme
 from schedenv.envs.vector_source import OK, STATUSES, Doubles, Points, VectorSource
 from schedenv.errors import MachineError
 from schedenv.space.batch import Bools, Indices
@@ -104,7 +104,7 @@ class Episodes:
         # Of the start, only that it works is told.
         self._status[envs], self._reasons[envs], self._illegal[envs] = OK, None, False
 
-    def act(self, actions: Indices, acting: Bools, stops: Bools, scheme: VectorScheme) -> Doubles:
+    def act(self, actions: Indices, acting: Bools, stops: Bools, scheme: Scheme) -> Doubles:
         """Apply an action to each environment that acts; what the steps pay.
 
         Args:
@@ -129,9 +129,9 @@ class Episodes:
         self.steps += acting
         return paid
 
-    def final_rewards(self, scheme: VectorScheme) -> Doubles:
+    def final_rewards(self, scheme: Scheme) -> Doubles:
         """What an end here would pay."""
-        return scheme.end(self._seconds, self._baselines_s[self.tasks])
+        return np.asarray(scheme.end(self._seconds, self._baselines_s[self.tasks]))
 
     def observation(self) -> Observation:
         """The observations, all new arrays."""

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from schedenv import hardware as hw
+from schedenv.envs.arguments import NamedTables, check_source, read_tables, task_specs
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation
+from schedenv.envs.problems import DescribedTask
 from schedenv.envs.vector_predicted import PredictedSource
 from schedenv.envs.vector_recorded import RecordedSource
 from schedenv.envs.vector_source import TaskFacts, VectorSource
-from schedenv.errors import InputError, UnknownNameError
-from schedenv.measure.table import Table
-from schedenv.measure.table_file import read_table, shipped_tables
+from schedenv.errors import InputError
 from schedenv.space import SearchSpace, Space
-from schedenv.tasks import SUITES, Task, members, resolve
+from schedenv.tasks import Task, resolve
 
 REWARDS = ("recorded", "predicted")
 
@@ -39,52 +39,29 @@ def make_vector_source(
             "at a time; use gymnasium.make(..., reward='measured'), or reward='recorded' with "
             "table=... or reward='predicted' with model=..."
         )
-    if reward not in REWARDS:
-        raise InputError(f"expected reward to be one of {list(REWARDS)}, got {reward!r}")
-    for argument, value, owner in (("table", table, "recorded"), ("model", model, "predicted")):
-        if value is not None and reward != owner:
-            raise InputError(
-                f"{argument}={value!r} is for reward={owner!r}, and the reward is {reward!r}; "
-                "leave it out or change the reward"
-            )
-        if not value and reward == owner:
-            needed = "a recorded table's file" if owner == "recorded" else "a cost model's folder"
-            raise InputError(f"reward={owner!r} needs {argument}=..., {needed}")
+    check_source(reward, table, model, REWARDS)
     if reward == "recorded":
-        return _recorded(_several(table), _members(_several(task)), layout)
-    return _predicted(_members(_several(task)), str(model), layout)
+        assert table is not None
+        return _recorded(read_tables(table, task), layout)
+    return _predicted(task_specs(task, reward), str(model), layout)
 
 
-def _recorded(names: Sequence[str], wanted: Sequence[str], layout: Layout) -> RecordedSource:
-    tables = {name: read_table(shipped_tables().get(name, Path(name))) for name in names}
-    if wanted:
-        known = {text for table in tables.values() for text in _called(table)}
-        for task in wanted:
-            if task not in known:
-                raise UnknownNameError("task of these tables", task, known)
-        tables = {
-            name: table for name, table in tables.items() if set(wanted) & set(_called(table))
-        }
-    titles = [table.info.task.name for table in tables.values()]
-    if len(set(titles)) < len(titles):
-        titles = list(tables)
-    aliases: dict[str, int] = {}
-    for position, (name, table) in enumerate(tables.items()):
-        for alias in (name, *_called(table)):
-            aliases.setdefault(alias, position)
+def _recorded(named: NamedTables, layout: Layout) -> RecordedSource:
     facts = [
-        _table_facts(title, table, layout)
-        for title, table in zip(titles, tables.values(), strict=True)
+        _facts(
+            title,
+            table.info.task,
+            table.space(),
+            table.info.hardware,
+            layout,
+            (table.info.untuned_s, table.optimum_s),
+        )
+        for title, table in zip(named.titles, named.tables, strict=True)
     ]
-    return RecordedSource(list(tables.values()), facts, aliases, layout)
+    return RecordedSource(list(named.tables), facts, named.aliases, layout)
 
 
 def _predicted(specs: Sequence[str], folder: str, layout: Layout) -> PredictedSource:
-    if not specs:
-        raise InputError(
-            "reward='predicted' needs task=..., such as 'gmm:1x128x128x128', a list of tasks or "
-            "the name of a suite"
-        )
     from schedenv.costmodel import load_model
 
     model = load_model(Path(folder))
@@ -115,27 +92,9 @@ def predicted_source(
     return PredictedSource(tasks, spaces, facts, model, name, layout)
 
 
-def _table_facts(title: str, table: Table, layout: Layout) -> TaskFacts:
-    info = table.info.task
-    # What an observation says of a task is in the table, its program is not.
-    task = Task(
-        spec=info.spec,
-        name=info.name,
-        family=info.family,
-        mod=cast(Any, None),
-        arguments=(),
-        flops=info.flops,
-        bytes=info.bytes,
-        reduction_length=1,
-        reference=None,
-    )
-    times = table.info.untuned_s, table.optimum_s
-    return _facts(title, task, table.space(), table.info.hardware, layout, times)
-
-
 def _facts(
     title: str,
-    task: Task,
+    task: DescribedTask,
     space: SearchSpace,
     hardware: hw.Hardware,
     layout: Layout,
@@ -155,16 +114,3 @@ def _facts(
         seen["task"],
         seen["hardware"],
     )
-
-
-def _called(table: Table) -> tuple[str, str]:
-    return table.info.task.spec, table.info.task.name
-
-
-def _several(names: str | Sequence[str] | None) -> list[str]:
-    return [names] if isinstance(names, str) else list(names or ())
-
-
-def _members(listed: Sequence[str]) -> list[str]:
-    """TASK strings, suites being their members."""
-    return [spec for name in listed for spec in (members(name) if name in SUITES else (name,))]

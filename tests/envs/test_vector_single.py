@@ -1,6 +1,5 @@
 """The vector environment against Gymnasium's own vector of single environments."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import gymnasium
 import numpy as np
 import pytest
 
-from schedenv.envs.edit import EditEnv
 from schedenv.hardware import Hardware
 from schedenv.measure.table_file import write_table
 from schedenv.space import Space
@@ -19,11 +17,6 @@ from ..recorded_table import make_table
 
 SPECS = ("gmm:1x32x32x32", "tbg:1x8x2x6")
 ENVS = 4
-
-pytestmark = pytest.mark.skipif(
-    "table" not in inspect.signature(EditEnv).parameters,
-    reason="the single environment has no recorded rewards",
-)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +102,7 @@ def test_recorded_rewards_are_those_of_single_environments_of_the_same_seeds(
 def test_predicted_rewards_are_those_of_single_environments_from_the_same_points(
     tables: list[str], tmp_path: Path, space_of: Callable[[str], Space]
 ) -> None:
-    costmodel = pytest.importorskip("schedenv.costmodel")
+    from schedenv import costmodel
     from schedenv.measure.table_file import read_table
 
     model = costmodel.TokenModel(epochs=2)
