@@ -38,7 +38,8 @@ def test_exact_sources_pass_every_check(env_id: str, exact_source: dict[str, Any
     check_all(env_id, exact_source)
 
 
-@pytest.mark.parametrize("env_id", [IDS[0], pytest.param(IDS[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_measured_source_passes_every_check(env_id: str) -> None:
     pytest.importorskip("matplotlib")
     check_all(env_id, {"task": SMALL, "reward": "measured"})
