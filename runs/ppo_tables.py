@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 import schedenv  # noqa: F401 - registers the environments
 from schedenv.envs import MAX_STEPS
 from schedenv.envs.actions import STOP
-from schedenv.envs.edit import EditEnv
+from schedenv.envs.sb3 import EditVecEnv
+from schedenv.envs.vector import EditVectorEnv
 from schedenv.measure.table_file import read_table, shipped_tables
 
-ENVS = 16
+ENVS = 64
 Policy = Callable[[dict[str, Any], np.ndarray], int]
 
 
@@ -48,14 +48,12 @@ class Deadline(BaseCallback):
 
 def train(tables: Sequence[str], seconds: float, seed: int) -> MaskablePPO:
     """Train one policy on all tables."""
-    first = EditEnv(reward="recorded", table=list(tables))
-    # Forks share the tables, and what was worked out about them.
-    envs = DummyVecEnv([first.fork for _ in range(ENVS)])
+    envs = EditVectorEnv(ENVS, reward="recorded", table=list(tables), autoreset_mode="same_step")
     model = MaskablePPO(
         "MultiInputPolicy",
-        envs,
-        n_steps=128,
-        batch_size=512,
+        EditVecEnv(envs),
+        n_steps=64,
+        batch_size=1024,
         n_epochs=4,
         learning_rate=1e-3,
         gamma=0.97,
