@@ -161,12 +161,17 @@ class Archive:
         """Every (fingerprint, space version) of which there are records.
 
         Raises:
+            CorruptStoreError: A row names neither; both columns are declared to be never empty.
             StoreError: The store cannot be read.
         """
         table = schema.records
         with self._database.read() as connection:
             query = sa.select(table.c.fingerprint, table.c.space_version).distinct()
-            return [(str(row.fingerprint), row.space_version) for row in connection.execute(query)]
+            found = [(row.fingerprint, row.space_version) for row in connection.execute(query)]
+        for fingerprint, version in found:
+            if not isinstance(fingerprint, str) or not isinstance(version, int):
+                raise self._database.damaged("a record without its hardware or space version")
+        return found
 
     def digests(self) -> set[str]:
         """What tells the measurements apart, of all records.
