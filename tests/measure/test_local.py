@@ -151,6 +151,7 @@ def test_results_of_an_earlier_run_are_not_measured_again(
     assert first.samples_s == earlier[0].samples_s
 
 
+@pytest.mark.slow
 def test_points_of_equal_code_are_measured_once(
     tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_candidate_hopeless_against_the_incumbent_is_timed_roughly(
     assert result.estimate_s is not None
 
 
+@pytest.mark.slow
 def test_loaded_kernels_give_samples_until_others_are_loaded(
     tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
@@ -399,6 +401,7 @@ def test_a_time_that_cannot_be_true_is_noise_not_a_result(
     assert [result.status for result in others] == [Status.OK] * 3
 
 
+@pytest.mark.slow
 def test_an_incumbent_that_cannot_be_built_again_is_replaced_and_told_of_no_more(
     faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
@@ -441,6 +444,7 @@ def test_a_batch_of_nothing_but_faults_ends_with_a_status_for_each(
     assert statuses == [Status.CRASH, Status.CRASH, Status.BUILD_ERROR, Status.CRASH]
 
 
+@pytest.mark.slow
 def test_a_finalist_that_crashes_does_not_keep_the_others_from_being_sampled(
     faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
@@ -455,6 +459,7 @@ def test_a_finalist_that_crashes_does_not_keep_the_others_from_being_sampled(
         assert last.sample_s() > 0
 
 
+@pytest.mark.slow
 def test_workers_that_never_start_are_the_machines_fault(
     faults_file: Path,
     tiny_task: Task,
@@ -496,6 +501,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
