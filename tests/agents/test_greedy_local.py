@@ -1,7 +1,7 @@
 """Greedy local search on landscapes whose optimum is known."""
 
 import numpy as np
-from schedenv_agents.greedy_local import GreedyConfig, GreedyLocalAgent
+from schedenv_agents.greedy_local import DropletAgent, GreedyConfig, GreedyLocalAgent
 from schedenv_agents.random import RandomAgent
 
 from schedenv.measure import Result, Status, robust_estimate
@@ -83,3 +83,33 @@ def test_when_every_start_is_used_up_it_storms_again(tiny_space: Space) -> None:
         asked = agent.ask(8)
     assert agent.state_dict()["storm_left"] > 0
     assert agent.state_dict()["centre"] is None
+
+
+def test_it_looks_one_step_further_along_its_moves_when_told_to_fill_its_batches(
+    tiny_space: Space,
+) -> None:
+    config = GreedyConfig(storm=1, from_default=True, speculate=True)
+    agent = GreedyLocalAgent(tiny_space, 0, config)
+    (centre,) = agent.ask(1000)
+    agent.tell([judged(centre, 1e-6)])
+    asked = agent.ask(1000)
+    neighbours = set(tiny_space.neighbours(centre))
+    assert neighbours < set(asked)
+    further = [point for point in asked if point not in neighbours]
+    assert all(neighbours & set(tiny_space.neighbours(point)) for point in further)
+    assert len(set(asked)) == len(asked)
+    assert centre not in asked
+
+
+def test_droplet_descends_from_the_plainest_point_and_then_draws_a_random_one(
+    tiny_space: Space,
+) -> None:
+    agent = DropletAgent(tiny_space, 0)
+    assert agent.ask(16) == [tiny_space.default()]
+    agent.tell([judged(tiny_space.default(), 1e-6)])
+    asked = agent.ask(16)
+    assert set(asked) <= set(tiny_space.neighbours(tiny_space.default()))
+    while agent.state_dict()["centre"] == str(tiny_space.default()):
+        agent.tell([judged(point, 1e-5) for point in asked])
+        asked = agent.ask(16)
+    assert agent.state_dict()["storm_left"] == len(asked) == 1
