@@ -1,0 +1,47 @@
+"""Finding trainers, and reading their settings."""
+
+import pytest
+
+from schedenv.errors import InputError, UnknownNameError
+from schedenv.training import find_trainer, trainer_names
+from schedenv.training.trainer import read_settings
+
+DEFAULTS = {"width": 128, "gamma": 0.99, "activation": "tanh"}
+
+
+def test_every_installed_trainer_is_found_and_says_how_many_environments_it_wants() -> None:
+    assert "ppo" in trainer_names()
+    for name in trainer_names():
+        assert isinstance(find_trainer(name).defaults["environments"], int)
+
+
+def test_an_agent_that_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(UnknownNameError) as error:
+        find_trainer("greedy")
+    assert str(error.value) == (
+        f"unknown agent that can be trained 'greedy'; known: {', '.join(trainer_names())} "
+        "(agents without weights, such as greedy, need no training: schedenv tune)"
+    )
+
+
+def test_settings_replace_defaults_and_keep_their_types() -> None:
+    settings = read_settings(DEFAULTS, ["width=64", "gamma=1", "activation=relu"])
+    assert settings == {"width": 64, "gamma": 1.0, "activation": "relu"}
+    assert isinstance(settings["gamma"], float)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("widht=64", "unknown setting 'widht'; did you mean 'width'? (expected NAME=VALUE)"),
+        ("width=2.5", "expected width as an integer, got '2.5'"),
+        ("gamma", "expected gamma as a number, got ''"),
+        ("gamma=nan", "expected gamma of at least 0, got nan"),
+        ("width=-1", "expected width of at least 0, got -1"),
+        ("width=0", "expected width of at least 1, got 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused(given: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_settings(DEFAULTS, [given])
+    assert str(error.value) == message
