@@ -182,10 +182,10 @@ def _grid(info: CheckpointInfo) -> Table:
     grid.add_column("share of the known optimum", justify="right")
     for seen, tasks in (("yes", info.tasks), ("no", info.held_out)):
         for task in tasks:
-            share = info.metrics.get(f"task/{task.name}/share_of_optimum")
-            speedup = info.metrics.get(f"task/{task.name}/geomean_speedup")
+            share = info.metrics.get(f"task/{task.title}/share_of_optimum")
+            speedup = info.metrics.get(f"task/{task.title}/geomean_speedup")
             grid.add_row(
-                task.name,
+                task.title,
                 seen,
                 "-" if speedup is None else f"{speedup:.1f}x",
                 "-" if share is None else f"{share:.1%}",

@@ -45,6 +45,8 @@ class LearnedTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A task that a policy was trained on, or that was held out.
 
     Attributes:
+        title: What environments and metrics call it: its name, or the table's if two are of one
+            task.
         spec: The TASK string.
         name: Name for people.
         family: The operator.
@@ -52,6 +54,7 @@ class LearnedTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fingerprint: Of the hardware that the rewards are of.
     """
 
+    title: str
     spec: str
     name: str
     family: str

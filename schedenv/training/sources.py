@@ -10,8 +10,9 @@ from typing import Any
 from schedenv import hardware as hw
 from schedenv.envs.arguments import read_tables, task_specs
 from schedenv.errors import InputError
+from schedenv.measure.table import TaskInfo
 from schedenv.measure.table_file import shipped_tables
-from schedenv.tasks import resolve
+from schedenv.tasks import Task, resolve
 from schedenv.training.checkpoint import LearnedTask
 
 
@@ -110,17 +111,14 @@ class Sources:
         if not names:
             return ()
         if self.model is None:
-            infos = [table.info for table in read_tables(list(names), None).tables]
+            read = read_tables(list(names), None)
             return tuple(
-                LearnedTask(
-                    info.task.spec, info.task.name, info.task.family, info.task.content_hash,
-                    info.hardware.fingerprint,
-                )
-                for info in infos
-            )  # fmt: skip
+                _learned(title, table.info.task, table.info.hardware.fingerprint)
+                for title, table in zip(read.titles, read.tables, strict=True)
+            )
         here = hw.detect().fingerprint
-        found = [resolve(name) for name in names]
-        return tuple(
-            LearnedTask(task.spec, task.name, task.family, task.content_hash, here)
-            for task in found
-        )
+        return tuple(_learned(task.name, task, here) for task in map(resolve, names))
+
+
+def _learned(title: str, task: Task | TaskInfo, fingerprint: str) -> LearnedTask:
+    return LearnedTask(title, task.spec, task.name, task.family, task.content_hash, fingerprint)

@@ -4,13 +4,19 @@ import json
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from schedenv.hardware import Hardware
+from schedenv.measure.table_file import write_table
+from schedenv.space import Space
+from schedenv.tasks import resolve
 from schedenv.training import load_policy
 
+from ..recorded_table import make_table
 from .conftest import Command
 
 SMALL = [
@@ -99,3 +105,33 @@ def test_what_cannot_be_used_is_refused(
     done = schedenv("train", *words, "--out", tmp_path / "run")
     assert done.code == 2, done.err
     assert message in done.err
+
+
+@pytest.mark.slow
+def test_a_policy_is_trained_on_predictions_and_judged_on_a_held_out_task(
+    schedenv: Command,
+    hardware: Hardware,
+    space_of: Callable[[str], Space],
+    tmp_path: Path,
+) -> None:
+    table, model, out = tmp_path / "gmm.parquet", tmp_path / "model", tmp_path / "run"
+    spec = "gmm:1x16x16x16"
+    write_table(make_table(resolve(spec), space_of(spec), hardware), table)
+    done = schedenv("fit", table, "--kind", "tokens", "--out", model)
+    assert done.code == 0, done.err
+    words = ("--task", spec, "--model", model, "--held-out", "gmm:1x16x32x16", "--steps", 128)
+    done = schedenv("train", *words, *SMALL, "--out", out, "--json")
+    assert done.code == 0, done.err
+    content = json.loads(done.out)
+    assert content["tasks"] == [spec]
+    assert content["held_out"] == ["gmm:1x16x32x16"]
+    assert content["metrics"]["env/held_out_geomean_speedup"] > 0
+    # A cost model knows no optimum.
+    assert not any(name.endswith("share_of_optimum") for name in content["metrics"])
+    info = load_policy(out).info
+    assert (info.reward, info.model) == ("predicted", str(model))
+    assert info.tasks[0].fingerprint == hardware.fingerprint
+    words = shlex.split(content["resume"])
+    done = schedenv(*words[1:], "--steps", 192, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["steps"] == 192

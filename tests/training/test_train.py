@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from schedenv.envs.actions import STOP
 from schedenv.errors import InputError, OutputDirError
-from schedenv.training import load_policy
+from schedenv.hardware import Hardware
+from schedenv.measure.table_file import shipped_tables, write_table
+from schedenv.space import Space
+from schedenv.tasks import Task
+from schedenv.training import RandomPolicy, load_policy
+from schedenv.training.counting import CountingEnvs
 from schedenv.training.sources import Sources
 from schedenv.training.train import Outcome, Progress, Request, train
+
+from ..recorded_table import make_table
 
 Requests = Callable[..., Request]
 
@@ -187,8 +195,6 @@ def test_what_is_held_out_is_taken_from_what_is_trained_on() -> None:
 
 
 def test_a_program_trained_on_cannot_be_held_out_under_another_name() -> None:
-    from schedenv.measure.table_file import shipped_tables
-
     sources = Sources.of(["gmm"], [], [str(shipped_tables()["gmm"])], None)
     with pytest.raises(InputError) as error:
         _ = sources.held_out_tasks
@@ -196,3 +202,41 @@ def test_a_program_trained_on_cannot_be_held_out_under_another_name() -> None:
         "gmm:1x128x128x128 is held out, and its program is also trained on, as gmm:1x128x128x128; "
         "leave one of them out"
     )
+
+
+def test_counting_environments_tell_failures_and_ends(
+    tiny_task: Task, tiny_space: Space, hardware: Hardware, tmp_path: Path
+) -> None:
+    path = tmp_path / "gmm.parquet"
+    write_table(make_table(tiny_task, tiny_space, hardware), path)
+    envs = CountingEnvs(16, reward="recorded", table=str(path), max_steps=5)
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    tried = failed = illegal = 0
+    best, ended, shares = envs.reset(seed=0)[1]["speedup"], [], []
+    for _ in range(40):
+        actions = RandomPolicy().act({}, envs.action_masks(), rng)
+        actions[:2] = 318  # almost never legal
+        _, _, terminated, truncated, info = envs.step(actions)
+        for i in range(16):
+            over = bool(terminated[i] or truncated[i])
+            last = info["final_info"] if over else info
+            illegal += last["illegal"][i]
+            if not last["illegal"][i] and actions[i] != STOP:
+                tried += 1
+                failed += last["status"][i] != "ok"
+            best[i] = max(best[i], last["speedup"][i])
+            if over:
+                ended.append(best[i])
+                shares.append(last["optimum_fraction"][i])
+                best[i] = info["speedup"][i]
+    assert failed > 0
+    assert illegal > 0
+    assert envs.drain() == {
+        "env/failure_rate": pytest.approx(failed / tried),
+        "env/illegal_rate": pytest.approx(illegal / (40 * 16)),
+        "env/geomean_speedup": pytest.approx(np.exp(np.log(ended).mean())),
+        "env/episode_steps": pytest.approx(40 * 16 / len(ended)),
+        "env/share_of_optimum": pytest.approx(np.mean(shares)),
+    }
+    assert envs.drain() == {"env/failure_rate": 0.0, "env/illegal_rate": 0.0}
