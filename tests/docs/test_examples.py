@@ -35,6 +35,7 @@ def test_maskable_ppo(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < within_8 <= whole <= 100
 
 
+@pytest.mark.slow
 def test_dqn(capsys: pytest.CaptureFixture[str]) -> None:
     load("dqn").main(["gmm", "--steps", "400"])
     (line,) = capsys.readouterr().out.splitlines()

@@ -19,14 +19,14 @@ from schedenv.errors import (
     InputError,
     UnknownNameError,
 )
-from schedenv.measure.table_file import read_table, shipped_tables
+from schedenv.measure.table_file import read_table
 from schedenv.training import load_policy
 from schedenv.training.checkpoint import INFO_FILE
 from schedenv.training.train import Outcome
 
 
 @pytest.fixture
-def folder(trained_folder: Path, tmp_path: Path) -> Path:
+def folder(trained: Outcome, trained_folder: Path, tmp_path: Path) -> Path:
     """A copy of a checkpoint, to be damaged."""
     return Path(shutil.copytree(trained_folder, tmp_path / "run"))
 
@@ -49,22 +49,31 @@ def edit(folder: Path) -> Callable[..., None]:
     return change
 
 
-def test_the_description_has_what_evaluation_needs(trained: Outcome) -> None:
-    info, table = trained.info, read_table(shipped_tables()["gmm"]).info
+def test_the_description_has_what_evaluation_needs(
+    trained: Outcome, tables: dict[str, str]
+) -> None:
+    table_path = tables["gmm:1x16x16x16"]
+    info, table = trained.info, read_table(Path(table_path)).info
     assert (info.agent, info.seed, info.steps, info.max_steps) == ("ppo", 3, 128, 6)
-    assert (info.reward, info.scheme, info.sources) == ("recorded", "log_ratio", ("gmm",))
+    assert (info.reward, info.scheme, info.sources) == ("recorded", "log_ratio", (table_path,))
     assert [task.name for task in info.tasks] == [table.task.name]
     assert info.tasks[0].content_hash == table.task.content_hash
     assert info.tasks[0].fingerprint == table.hardware.fingerprint
-    assert [task.family for task in info.held_out] == ["c1d"]
+    assert [task.family for task in info.held_out] == ["tbg"]
     assert info.settings["width"] == 16
     assert info.spaces.actions == 319
     assert {"schedenv", "torch", "sb3-contrib", "numpy"} <= set(info.versions)
-    assert 0 < info.metrics["env/held_out_share_of_optimum"] < 1
+    assert 0 < info.metrics["env/held_out_share_of_optimum"] <= 1
+    assert info.metrics.keys() >= {
+        f"task/{task.title}/share_of_optimum" for task in (*info.tasks, *info.held_out)
+    }
 
 
-def test_a_loaded_policy_acts_in_one_environment_or_in_many(trained_folder: Path) -> None:
+def test_a_loaded_policy_acts_in_one_environment_or_in_many(
+    trained: Outcome, trained_folder: Path
+) -> None:
     policy = load_policy(trained_folder)
+    assert policy.info == trained.info
     envs = EditVectorEnv(5, reward="recorded", table="gmm")
     observations, _ = envs.reset(seed=0)
     many = policy.act(observations, envs.action_masks())
@@ -77,7 +86,9 @@ def test_a_loaded_policy_acts_in_one_environment_or_in_many(trained_folder: Path
     env.step(int(one))
 
 
-def test_an_environment_with_other_spaces_is_refused(trained_folder: Path) -> None:
+def test_an_environment_with_other_spaces_is_refused(
+    trained: Outcome, trained_folder: Path
+) -> None:
     policy = load_policy(trained_folder)
     envs = EditVectorEnv(2, reward="recorded", table="gmm", layout={"tiles": 16})
     observations, _ = envs.reset(seed=0)

@@ -12,16 +12,11 @@ import pytest
 
 from schedenv.envs.actions import STOP
 from schedenv.errors import InputError, OutputDirError
-from schedenv.hardware import Hardware
-from schedenv.measure.table_file import shipped_tables, write_table
-from schedenv.space import Space
-from schedenv.tasks import Task
+from schedenv.measure.table_file import shipped_tables
 from schedenv.training import RandomPolicy, load_policy
 from schedenv.training.counting import CountingEnvs
 from schedenv.training.sources import Sources
 from schedenv.training.train import Outcome, Progress, Request, train
-
-from ..recorded_table import make_table
 
 Requests = Callable[..., Request]
 
@@ -33,7 +28,7 @@ def weights(folder: Path) -> Mapping[str, Any]:
 
 
 def test_equal_seeds_and_steps_give_equal_weights(
-    request_of: Requests, trained_folder: Path, tmp_path: Path
+    request_of: Requests, trained: Outcome, trained_folder: Path, tmp_path: Path
 ) -> None:
     train(request_of(tmp_path / "again"))
     train(request_of(tmp_path / "other", seed=4))
@@ -124,7 +119,7 @@ def test_a_run_of_other_arguments_is_not_resumed(request_of: Requests, tmp_path:
         train(request_of(tmp_path / "none", resume=True))
 
 
-def test_the_run_is_described(trained_folder: Path) -> None:
+def test_the_run_is_described(trained: Outcome, trained_folder: Path) -> None:
     run = json.loads((trained_folder / "run.json").read_text())
     assert (run["command"], run["agent"], run["seed"], run["steps"]) == ("train", "ppo", 3, 128)
     assert run["settings"]["environments"] == 8
@@ -205,11 +200,9 @@ def test_a_program_trained_on_cannot_be_held_out_under_another_name() -> None:
 
 
 def test_counting_environments_tell_failures_and_ends(
-    tiny_task: Task, tiny_space: Space, hardware: Hardware, tmp_path: Path
+    tables: dict[str, str],
 ) -> None:
-    path = tmp_path / "gmm.parquet"
-    write_table(make_table(tiny_task, tiny_space, hardware), path)
-    envs = CountingEnvs(16, reward="recorded", table=str(path), max_steps=5)
+    envs = CountingEnvs(16, reward="recorded", table=tables["gmm:1x16x16x16"], max_steps=5)
     envs.reset(seed=0)
     rng = np.random.default_rng(0)
     tried = failed = illegal = 0
