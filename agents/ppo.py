@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from schedenv.envs.observations import Observation
 from schedenv.envs.vector import EditVectorEnv
-from schedenv.errors import MissingExtraError
+from schedenv.errors import InputError, MissingExtraError, TrainingDivergedError
 from schedenv.space.batch import Bools, Indices
 from schedenv.training.policy import Arrays, Policy, RandomPolicy, choose
-from schedenv.training.trainer import Setting, Trainer
+from schedenv.training.trainer import Setting, Trainer, diverged
 
 if TYPE_CHECKING:
     from sb3_contrib import MaskablePPO
@@ -60,6 +60,13 @@ class PpoTrainer(Trainer):
             raise MissingExtraError("sb3-contrib", "train", "training the agent ppo") from None
         from schedenv.envs.sb3 import EditVecEnv
 
+        batch_size = int(settings["batch_size"])
+        self._rollout = envs.num_envs * int(settings["rollout_steps"])
+        if min(batch_size, self._rollout) < 2:
+            raise InputError(
+                f"expected at least 2 steps in a batch, for advantages are normalised; got "
+                f"batch_size={batch_size} and {self._rollout} steps in a rollout"
+            )
         mean, scale = _normalisation(envs, seed)
         width = int(settings["width"])
         with _one_thread():
@@ -67,7 +74,7 @@ class PpoTrainer(Trainer):
                 "MultiInputPolicy",
                 EditVecEnv(envs),
                 n_steps=int(settings["rollout_steps"]),
-                batch_size=int(settings["batch_size"]),
+                batch_size=min(batch_size, self._rollout),
                 n_epochs=int(settings["epochs"]),
                 learning_rate=float(settings["learning_rate"]),
                 gamma=float(settings["gamma"]),
@@ -84,7 +91,6 @@ class PpoTrainer(Trainer):
             )
         self._log = Logger(None, [])
         self._model.set_logger(self._log)
-        self._rollout = envs.num_envs * int(settings["rollout_steps"])
 
     @property
     def steps(self) -> int:
@@ -92,9 +98,17 @@ class PpoTrainer(Trainer):
         return int(self._model.num_timesteps)
 
     def learn(self) -> Mapping[str, float]:
-        """One rollout of all environments, and what PPO learns from it."""
+        """One rollout of all environments, and what PPO learns from it.
+
+        Raises:
+            TrainingDivergedError: The policy is no distribution any more.
+        """
         with _one_thread():
-            self._model.learn(self._rollout, reset_num_timesteps=False)
+            try:
+                self._model.learn(self._rollout, reset_num_timesteps=False)
+            except ValueError as error:
+                # torch refuses a distribution of NaN.
+                raise TrainingDivergedError(diverged(self.steps)) from error
         values: Mapping[str, Any] = self._log.name_to_value
         return {name: float(values[name]) for name in values if name.startswith("train/")}
 

@@ -71,6 +71,12 @@ def shares(rollout: Rollout) -> list[float | None]:
     return [*(rollout.share(steps) for steps in STEPS), rollout.final_share]
 
 
+def drawn(policy: Policy, envs: EditVectorEnv, seed: int) -> list[float | None]:
+    """The shares of a policy whose actions are drawn, and that never stops."""
+    rng = np.random.default_rng(seed)
+    return shares(roll_out(policy, envs, seed=START_SEED, rng=rng, may_stop=False))
+
+
 def best_possible(table: Table, starts: Sequence[str]) -> list[float | None]:
     """The mean over starts of the share of the fastest point within each of `STEPS` moves."""
     batch = BatchPart(table.space())
@@ -104,7 +110,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3, help="parts of which one is held out")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--held-out-seeds", type=int, default=5, help="first seeds used for parts")
+    parser.add_argument("--held-out-seconds", type=float, default=120.0, help="for each part")
+    parser.add_argument("--held-out-seeds", type=int, default=5, help="of the seeds, the first")
     parser.add_argument("--work", type=Path, default=Path("out/ppo_tables"))
     parser.add_argument("--to", type=Path, default=None, help="where to write the report")
     arguments = parser.parse_args()
@@ -128,37 +135,21 @@ def main() -> None:
         note("best possible", name, None, best_possible(table, info["point"].tolist()))
         note("random search", name, None, random_search(table))
         for seed in arguments.seeds:
-            # The starts are everyone's; the draws are the seed's.
-            walk = _Seeded(RandomPolicy(), seed)
-            rollout = roll_out(walk, envs[name], seed=START_SEED, may_stop=False)
-            note("random policy", name, seed, shares(rollout))
+            note("random policy", name, seed, drawn(RandomPolicy(), envs[name], seed))
     for number, held_out in enumerate(parts):
         seen = [name for name in tables if name not in held_out]
         seeds = arguments.seeds[: arguments.held_out_seeds] if held_out else arguments.seeds
         for seed in seeds:
             out = arguments.work / f"part-{number}-seed-{seed}"
-            policy = trained(seen, held_out, arguments.seconds, seed, out)
+            seconds = arguments.held_out_seconds if held_out else arguments.seconds
+            policy = trained(seen, held_out, seconds, seed, out)
             for name in held_out or tables:
                 who = "ppo, never saw it" if held_out else "ppo, trained on it"
                 note(who, name, seed, shares(roll_out(policy, envs[name], seed=START_SEED)))
-                walk = _Seeded(policy, seed)
-                rollout = roll_out(walk, envs[name], seed=START_SEED, may_stop=False)
-                note(f"{who}, drawn", name, seed, shares(rollout))
+                note(f"{who}, drawn", name, seed, drawn(policy, envs[name], seed))
     if arguments.to is not None:
         arguments.to.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
         arguments.to.write_text(report(rows))
-
-
-class _Seeded:
-    """A policy that draws from generators of its own."""
-
-    def __init__(self, policy: Policy, seed: int) -> None:
-        self._policy, self._rng = policy, np.random.default_rng(seed)
-
-    def act(self, observations: Any, masks: Any, rng: Any = None) -> Any:
-        """As the policy, drawn."""
-        del rng
-        return self._policy.act(observations, masks, self._rng)
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:

@@ -89,6 +89,10 @@ class ForeignCheckpointError(CheckpointError):
     """Something that is no checkpoint of schedenv, or one of another version of its spaces."""
 
 
+class TrainingDivergedError(SchedenvError, RuntimeError):
+    """A policy whose weights are no longer finite; its last checkpoint is from before."""
+
+
 class ModelOutputError(SchedenvError, RuntimeError):
     """A cost model that predicts something else than one finite number a point."""
 

@@ -108,6 +108,7 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         spaces: What the policy sees and does.
         reward: `recorded` or `predicted`.
         model: The cost model's folder, for predicted rewards; None for recorded ones.
+        model_sha256: Digest of its weights.
         max_steps: Steps of an episode.
         scheme: What steps paid, see `schedenv.envs.schemes`.
         sources: Tables or TASK strings that it was trained on, as they were given.
@@ -129,6 +130,7 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     spaces: Spaces
     reward: str
     model: str | None
+    model_sha256: str | None
     max_steps: int
     scheme: str
     sources: tuple[str, ...]

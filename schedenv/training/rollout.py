@@ -65,7 +65,7 @@ def roll_out(
     task: str | None = None,
     *,
     seed: int = 0,
-    sample: bool = False,
+    rng: np.random.Generator | None = None,
     may_stop: bool = True,
 ) -> Rollout:
     """Play one episode in every environment, from random starts.
@@ -74,9 +74,8 @@ def roll_out(
         policy: Who acts.
         envs: In same-step mode.
         task: What `envs.task_names` calls it; None for its first one.
-        seed: Of the starts and of the policy's draws; equal seeds give equal starts to all
-            policies.
-        sample: Draw from the policy's distribution instead of taking its most likely action.
+        seed: Of the starts; equal seeds give equal starts to all policies.
+        rng: Draws actions from the policy's distribution; None takes the most likely ones.
         may_stop: Whether the policy may end the episode; if not, STOP is masked unless nothing
             else is legal.
 
@@ -91,7 +90,6 @@ def roll_out(
         )
     name = envs.task_names[0] if task is None else task
     observation, info = envs.reset(seed=seed, options={"task": name})
-    rng = np.random.default_rng(seed) if sample else None
     running = np.ones(envs.num_envs, np.bool_)
     best, last = [info["speedup"]], info["speedup"].copy()
     steps = np.zeros(envs.num_envs, np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from schedenv import hardware as hw
@@ -76,6 +77,19 @@ class Sources:
     def reward(self) -> str:
         """The name of the reward source."""
         return "recorded" if self.model is None else "predicted"
+
+    @cached_property
+    def model_sha256(self) -> str | None:
+        """Digest of the cost model's weights; None for recorded rewards.
+
+        Raises:
+            ModelError: There is no cost model, or its description is damaged.
+        """
+        if self.model is None:
+            return None
+        from schedenv.costmodel.saved import read_info
+
+        return read_info(Path(self.model)).weights_sha256
 
     def arguments(self, *, held_out: bool = False) -> dict[str, Any]:
         """The arguments of an environment on what is trained on, or on what is held out."""

@@ -13,25 +13,42 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from schedenv.envs import MAX_STEPS
 from schedenv.envs.layout import Layout
-from schedenv.errors import CorruptCheckpointError, InputError, OutputDirError
+from schedenv.errors import (
+    CorruptCheckpointError,
+    InputError,
+    OutputDirError,
+    TrainingDivergedError,
+)
 from schedenv.training import checkpoint
 from schedenv.training.checkpoint import CheckpointInfo, Spaces
 from schedenv.training.counting import CountingEnvs
 from schedenv.training.evaluation import Evaluator
 from schedenv.training.scalars import ScalarLog
 from schedenv.training.sources import Sources
-from schedenv.training.trainer import Trainer, find_trainer, read_settings
+from schedenv.training.trainer import Trainer, diverged, find_trainer, read_settings
 from schedenv.tuning import run_dir
 
 TENSORBOARD = "tensorboard"
 CHECKPOINT_EVERY_S = 30.0
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-_SAME_RUN = ("agent", "reward", "sources", "held_out_sources", "model", "seed", "settings",
-             "max_steps", "scheme", "tasks")  # fmt: skip
+_SAME_RUN = (
+    "agent",
+    "reward",
+    "sources",
+    "held_out_sources",
+    "model",
+    "model_sha256",
+    "seed",
+    "settings",
+    "max_steps",
+    "scheme",
+    "tasks",
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ def train(request: Request, on_progress: Callable[[Progress], None] = lambda _: 
         OutputDirError: The directory holds another run, or none to resume.
         CheckpointError: The checkpoint to resume cannot be used.
         MissingExtraError: A library of the trainer is not installed.
+        TrainingDivergedError: The weights are no longer finite.
     """
     trainer_class = find_trainer(request.agent)
     info = _describe(request, trainer_class)
@@ -200,6 +218,8 @@ class _Run:
         start_s = time.monotonic()
         scalars = dict(self._trainer.learn())
         spent_s = time.monotonic() - start_s
+        if not all(np.isfinite(array).all() for array in self._trainer.weights().values()):
+            raise TrainingDivergedError(diverged(self._trainer.steps))
         progress.steps = self._trainer.steps
         progress.elapsed_s = self._used_s + time.monotonic() - self._start_s
         scalars |= self._envs.drain()
@@ -234,6 +254,7 @@ def _describe(request: Request, trainer: type[Trainer]) -> CheckpointInfo:
         spaces=Spaces.of(Layout()),
         reward=sources.reward,
         model=sources.model,
+        model_sha256=sources.model_sha256,
         max_steps=request.max_steps,
         scheme=request.scheme,
         sources=sources.learned,

@@ -50,6 +50,10 @@ class Trainer(abc.ABC):
 
         Returns:
             Scalars worth logging, such as losses, by name.
+
+        Raises:
+            TrainingDivergedError: It cannot go on; weights that are not finite are noticed by the
+                caller.
         """
 
     @abc.abstractmethod
@@ -76,6 +80,15 @@ class Trainer(abc.ABC):
         Raises:
             ValueError: They are not what `weights` gives.
         """
+
+
+def diverged(steps: int) -> str:
+    """The message of a `TrainingDivergedError`."""
+    return (
+        f"training diverged at {steps} steps: the weights are no longer finite. The last "
+        "checkpoint is from before; train anew with a smaller learning rate "
+        "(--set learning_rate=...)"
+    )
 
 
 def trainer_names() -> list[str]:

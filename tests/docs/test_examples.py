@@ -25,6 +25,7 @@ def test_every_example_is_tested() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} == {"maskable_ppo", "dqn", "cleanrl_ppo"}
 
 
+@pytest.mark.slow
 def test_maskable_ppo(capsys: pytest.CaptureFixture[str]) -> None:
     load("maskable_ppo").main(["gmm", "dep", "--steps", "256", "--envs", "8"])
     lines = capsys.readouterr().out.splitlines()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from schedenv.envs.actions import STOP
-from schedenv.errors import InputError, OutputDirError
+from schedenv.errors import InputError, OutputDirError, TrainingDivergedError
 from schedenv.measure.table_file import shipped_tables
 from schedenv.training import RandomPolicy, load_policy
 from schedenv.training.counting import CountingEnvs
@@ -103,6 +104,30 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert outcome.info.steps == 128
     assert load_policy(tmp_path).info.steps == 128
     assert signal.getsignal(number) is handlers
+
+
+def test_weights_that_are_not_finite_end_the_run_and_not_the_checkpoint(
+    request_of: Requests, tmp_path: Path
+) -> None:
+    settings = (*request_of(tmp_path).settings, "learning_rate=1e30")
+    with pytest.raises(TrainingDivergedError) as error:
+        train(request_of(tmp_path, 1000, settings=settings))
+    assert re.fullmatch(
+        r"training diverged at \d+ steps: the weights are no longer finite. The last checkpoint is "
+        r"from before; train anew with a smaller learning rate \(--set learning_rate=...\)",
+        str(error.value),
+    )
+    assert all(np.isfinite(array).all() for array in weights(tmp_path).values())
+
+
+def test_a_batch_of_one_step_is_refused(request_of: Requests, tmp_path: Path) -> None:
+    settings = (*request_of(tmp_path).settings, "batch_size=1")
+    with pytest.raises(InputError) as error:
+        train(request_of(tmp_path, settings=settings))
+    assert str(error.value) == (
+        "expected at least 2 steps in a batch, for advantages are normalised; got batch_size=1 and "
+        "64 steps in a rollout"
+    )
 
 
 def test_a_run_of_other_arguments_is_not_resumed(request_of: Requests, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Finding trainers, and reading their settings."""
 
+import numpy as np
 import pytest
 
+from schedenv.envs.vector import EditVectorEnv
 from schedenv.errors import InputError, UnknownNameError
 from schedenv.training import find_trainer, trainer_names
 from schedenv.training.trainer import read_settings
@@ -13,6 +15,34 @@ def test_every_installed_trainer_is_found_and_says_how_many_environments_it_want
     assert "ppo" in trainer_names()
     for name in trainer_names():
         assert isinstance(find_trainer(name).defaults["environments"], int)
+
+
+@pytest.mark.parametrize("name", trainer_names())
+def test_every_trainer_learns_and_goes_on_from_its_own_arrays(name: str) -> None:
+    trainer_class = find_trainer(name)
+    settings = {**trainer_class.defaults, "environments": 4}
+    envs = EditVectorEnv(4, reward="recorded", table="gmm", autoreset_mode="same_step")
+    first, second = (trainer_class(envs, seed, settings) for seed in (0, 1))
+    scalars = first.learn()
+    assert all(isinstance(value, float) for value in scalars.values())
+    assert first.steps > 0
+    second.restore(first.weights(), first.state(), first.steps)
+    assert second.steps == first.steps
+    for mine, theirs in ((second.weights(), first.weights()), (second.state(), first.state())):
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    policy = trainer_class.make_policy(first.weights())
+    rng = np.random.default_rng(0)
+    observations, _ = envs.reset(seed=0)
+    for draw in (None, rng, None, rng):
+        masks = envs.action_masks()
+        actions = policy.act(observations, masks, draw)
+        assert masks[np.arange(4), actions].all()
+        observations, *_ = envs.step(actions)
+    with pytest.raises(ValueError, match=r"."):
+        trainer_class.make_policy({})
+    second.learn()
+    assert second.steps > first.steps
 
 
 def test_an_agent_that_cannot_be_trained_is_refused() -> None:
