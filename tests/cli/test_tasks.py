@@ -21,7 +21,8 @@ def invoke(*words: str) -> Any:
 def test_tasks_lists_every_operator_suite_and_agent() -> None:
     done = invoke("tasks")
     assert done.exit_code == 0, done.output
-    for name in (*OPERATORS, "core", "ansor", "odd", "agents: droplet, evolutionary, greedy, random"):
+    agents = "agents: droplet, evolutionary, greedy, random"
+    for name in (*OPERATORS, "core", "ansor", "odd", agents):
         assert name in done.stdout
 
 
