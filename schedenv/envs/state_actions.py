@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -12,9 +11,10 @@ import numpy.typing as npt
 from schedenv.envs.actions import STOP
 from schedenv.envs.layout import ROLES, Layout
 from schedenv.space.batch import Bools, Indices
+from schedenv.space.batch_locations import next_value
 from schedenv.space.batch_whole import tilings
 from schedenv.space.knob_states import KnobStates, States
-from schedenv.space.knobs import INLINE, ROOT, ChoiceKnob, TileKnob, divisors, factorise
+from schedenv.space.knobs import INLINE, ChoiceKnob, TileKnob, divisors, factorise
 
 NOWHERE = -1
 
@@ -44,16 +44,11 @@ class StateActions:
         self._kinds = [1, self._first_tile, self._first_role, self._first_location]
         self._number_actions()
         self._successors = np.full((len(states.values), self._on_a_tile), NOWHERE, np.int32)
-        # Which levels of a tile are 1, as bits of their own for each tile: what locations hang on.
-        self._units = np.zeros(len(states.values), np.int64)
         for number, sketch in enumerate(states.sketches):
             for knob, column in zip(sketch.knobs, states.knob_columns(sketch), strict=True):
                 first, count = states.first[number, column], states.count[number, column]
                 if isinstance(knob, TileKnob):
                     local = tile_successors(knob.extent, knob.width, knob.innermost_limit, layout)
-                    is_one = states.values[first : first + count, : knob.width] == 1
-                    bits = np.int64(1) << np.arange(knob.width)
-                    self._units[first : first + count] = is_one @ bits
                 elif isinstance(knob, ChoiceKnob):
                     local = np.full((count, self._on_a_tile), NOWHERE, np.int32)
                     local[1:, 0] = np.arange(count - 1)
@@ -63,11 +58,11 @@ class StateActions:
                 table = np.where(local == NOWHERE, NOWHERE, local + first)
                 self._successors[first : first + count] = table
         self._possible = self._successors != NOWHERE
+        self._ended, self._started = states.placing.loop_changes(self._successors)
         of_space = np.diff(states.first_sketch)[states.space_of]
         self._sketch_mask = np.arange(layout.sketches) < of_space[:, None]
         own = np.arange(len(states.sketches)) - states.first_sketch[states.space_of]
         self._sketch_mask[np.arange(len(own)), own] = False
-        self._root = states.first[:, states.locations] + ROOT - INLINE
 
     def apply(self, points: States, actions: Indices) -> tuple[States, Bools]:
         """Apply one action to each point.
@@ -101,10 +96,12 @@ class StateActions:
         mask[:, self._first_tile : self._first_tile + on_tiles.shape[1]] = on_tiles
         on_choices = self._possible[points[:, states.choices], :2]
         mask[:, self._first_role : self._first_location] = on_choices.reshape(count, -1)
-        for space, at in states.with_locations(points):
+        at = np.flatnonzero(states.has_locations[points[:, 0]])
+        if len(at):
             self._mask_tiles(points, at, mask)
-            for action, lines, _ in self._location_moves(space, at, points):
-                mask[lines, action] = True
+            for number in range(states.columns - states.locations.start):
+                for action, lines, _ in self._location_steps(number, at, points):
+                    mask[lines, action] = True
         return mask
 
     def _number_actions(self) -> None:
@@ -123,43 +120,31 @@ class StateActions:
 
     # -- what touches compute locations -----------------------------------------------------------
 
-    def _is_bound(self, points: States, at: Indices) -> Bools:
-        """Of which points the locations hang on tiles: one is not at the root, always legal."""
-        held = points[at, self._states.locations]
-        bound: Bools = ((held > 0) & (held != self._root[points[at, 0]])).any(axis=1)
-        return bound
-
     def _keep_locations(self, points: States, moved: States, legal: Bools) -> None:
         """Undo moves of tiles after which a compute location would be illegal."""
         states = self._states
-        for space, at in states.with_locations(moved):
-            bound = at[legal[at] & self._is_bound(moved, at)]
-            tiles = states.tiles
-            before, after = (self._units[p[bound, tiles]] for p in (points, moved))
-            bound = bound[(before != after).any(axis=1)]
-            if len(bound):
-                refused = bound[~self._admits(space, moved[bound])]
-                moved[refused], legal[refused] = points[refused], False
+        at = np.flatnonzero(legal & states.has_locations[points[:, 0]])
+        if len(at):
+            refused = at[~states.placing.admits(moved[at])]
+            moved[refused], legal[refused] = points[refused], False
 
     def _mask_tiles(self, points: States, at: Indices, mask: Bools) -> None:
         """Take out the actions on tiles after which a compute location would be illegal."""
-        tiles = self._states.tiles
-        space = int(self._states.space_of[points[at[0], 0]])
-        bound = at[self._is_bound(points, at)]
-        if not len(bound):
+        tiles, placing = self._states.tiles, self._states.placing
+        ending, starting = placing.hazards(points[at])
+        bound = np.flatnonzero(ending | starting)
+        at, ending, starting = at[bound], ending[bound], starting[bound]
+        held = points[at, tiles]
+        risky = self._ended.take(held, axis=0) & ending[:, None, None]
+        risky |= self._started.take(held, axis=0) & starting[:, None, None]
+        line, tile, entry = np.nonzero((risky != 0) & self._possible.take(held, axis=0))
+        if not len(line):
             return
-        held = points[bound, tiles]
-        there = self._successors[held]
-        changes = (there != NOWHERE) & (self._units[there] != self._units[held][:, :, None])
-        line, tile, entry = np.nonzero(changes)
-        moved = points[bound[line]]
-        moved[np.arange(len(line)), tiles.start + tile] = there[line, tile, entry]
-        refused = ~self._admits(space, moved)
+        moved = points[at[line]]
+        moved[np.arange(len(line)), tiles.start + tile] = self._successors[held[line, tile], entry]
+        refused = ~placing.admits(moved)
         actions = self._first_tile + tile * self._on_a_tile + entry
-        mask[bound[line[refused]], actions[refused]] = False
-
-    def _admits(self, space: int, points: States) -> Bools:
-        return self._states.batches[space].admits(self._states.rows(space, points))
+        mask[at[line[refused]], actions[refused]] = False
 
     def _move_sketches(self, at: Indices, actions: Indices, moved: States, legal: Bools) -> None:
         wanted = actions[at] - 1
@@ -172,32 +157,35 @@ class StateActions:
             legal[at] = True
 
     def _move_locations(self, at: Indices, actions: Indices, moved: States, legal: Bools) -> None:
-        wanted = actions[at]
-        for space, lines in self._states.with_locations(moved[at]):
-            for action in np.unique(wanted[lines]).tolist():
-                of_action = at[lines[wanted[lines] == action]]
-                for _, gone, there in self._location_moves(space, of_action, moved, action):
-                    moved[gone], legal[gone] = there, True
+        numbers = (actions[at] - self._first_location) // 2
+        for number in np.unique(numbers).tolist():
+            if self._states.locations.start + number < self._states.columns:
+                of_number = at[numbers == number]
+                for action, lines, there in self._location_steps(number, of_number, moved):
+                    taken = actions[lines] == action
+                    moved[lines[taken]], legal[lines[taken]] = there[taken], True
 
-    def _location_moves(
-        self, space: int, at: Indices, points: States, action: int | None = None
-    ) -> Iterator[tuple[int, Indices, States]]:
-        """The legal steps of compute locations: actions, positions, and where they lead."""
+    def _location_steps(
+        self, number: int, at: Indices, points: States
+    ) -> list[tuple[int, Indices, States]]:
+        """The legal steps down and up of a compute location: action, positions, points there."""
         states = self._states
-        rows = states.rows(space, points[at])
-        most = states.batches[space].tables.location_start.shape[1]
-        columns = range(states.locations.start, min(states.columns, states.locations.start + most))
-        for (number, column), up in itertools.product(enumerate(columns), (False, True)):
-            numbered = self._first_location + 2 * number + up
-            if action is not None and numbered != action:
-                continue
-            value, exists = states.batches[space].next_location(rows, number, up=up)
-            lines = np.flatnonzero(exists)
-            there = points[at[lines]]
-            there[:, column] = states.first[there[:, 0], column] + value[lines] - INLINE
+        column = states.locations.start + number
+        at = at[points[at, column] > 0]
+        if not len(at):
+            return []
+        found = states.placing.candidates(points[at], number)
+        value = states.values[points[at, column], 0]
+        steps = []
+        for up in (False, True):
+            to, exists = next_value(found, value, up=up)
+            lines = at[exists]
+            there = points[lines]
+            there[:, column] = states.first[there[:, 0], column] + to[exists] - INLINE
             # The locations of later blocks hang on those of earlier ones.
-            kept = self._admits(space, there) if len(lines) else np.zeros(0, np.bool_)
-            yield numbered, at[lines[kept]], there[kept]
+            kept = states.placing.admits(there)
+            steps.append((self._first_location + 2 * number + up, lines[kept], there[kept]))
+        return steps
 
 
 @cache

@@ -4,8 +4,8 @@ A point here is a line of integers: the number of its sketch, counted through al
 *state* for every knob, the number of the value that the knob holds, counted through all knobs of
 all sketches. Whatever depends on one knob alone (what it looks like, where an action leads it, what
 it adds to a score) is then a table with one entry a state, and a step of hundreds of points is a
-few gathers, whichever spaces they are of. Only compute locations depend on other knobs;
-`schedenv.space.batch_whole` is asked about them.
+few gathers, whichever spaces they are of. Only compute locations depend on other knobs; see
+`schedenv.space.state_locations`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from schedenv.space.batch_whole import BatchWhole, tilings
 from schedenv.space.knobs import INLINE, ROOT, ChoiceKnob, Knob, LocationKnob, Role, TileKnob
 from schedenv.space.sketch import Sketch
 from schedenv.space.space import Space
+from schedenv.space.state_locations import StateLocations
 
 States = npt.NDArray[np.int32]
 """Points, shape (n, `KnobStates.columns`): the sketch, its tiles, annotations by role, locations;
@@ -51,6 +52,8 @@ class KnobStates:
         count: How many values it has.
         values: What each state stands for: factors of a tile, padded with 1; the index of a
             choice; a location; int32, shape (states, levels). State 0 stands for nothing.
+        placing: Which compute locations are legal.
+        has_locations: Of each sketch, whether it has any.
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
@@ -81,9 +84,10 @@ class KnobStates:
             self.first[at], self.count[at], self._number[at] = states, len(found), number
             states += len(found)
         self.values = np.concatenate(listed)
-        self._has_locations = np.asarray(self.first[:, self.locations].any(axis=1))
+        self.has_locations = np.asarray(self.first[:, self.locations].any(axis=1))
         self._map_slots()
         self._map_sketches()
+        self.placing = StateLocations(self)
 
     def knob_columns(self, sketch: Sketch) -> list[int]:
         """The column of each knob of a sketch, in the order of its slots."""
@@ -137,28 +141,13 @@ class KnobStates:
         points: States = (knob_shares * self.count[sketches]).astype(np.int32)
         points += self.first[sketches]
         points[:, 0] = sketches
-        for space, at in self.with_locations(points):
-            for sketch in np.unique(points[at, 0]).tolist():
-                of_sketch = at[points[at, 0] == sketch]
-                for number, column in self._location_columns(sketch):
-                    found = self.candidates(space, number, points[of_sketch])
-                    value = nth_value(found, knob_shares[of_sketch, column])
-                    points[of_sketch, column] = self.first[sketch, column] + value - INLINE
+        for number, column in self._location_columns():
+            at = np.flatnonzero(points[:, column])
+            if len(at):
+                found = self.placing.candidates(points[at], number)
+                value = nth_value(found, knob_shares[at, column])
+                points[at, column] = self.first[points[at, 0], column] + value - INLINE
         return points
-
-    def with_locations(self, points: States) -> Iterator[tuple[int, Indices]]:
-        """The spaces of points whose sketch has compute locations, with their positions."""
-        if not self._has_locations.any():
-            return
-        at = np.flatnonzero(self._has_locations[points[:, 0]])
-        spaces = self.space_of[points[at, 0]]
-        for space in np.unique(spaces).tolist():
-            yield space, at[spaces == space]
-
-    def candidates(self, space: int, location: int, points: States) -> npt.NDArray[np.int64]:
-        """Values that a compute location may take at points of one sketch, as bits."""
-        sketch = self.sketches[points[0, 0]].index
-        return self.batches[space].candidates(sketch, location, self.rows(space, points))
 
     def transfer(self, points: States, sketches: Indices) -> States:
         """Points in other sketches of their spaces, as `SearchSpace.transfer` does it.
@@ -174,22 +163,18 @@ class KnobStates:
         local = (points[lines, source] - self.first[old[:, None], source]) * (source > 0)
         moved: States = self._translated[self._base[pair] + local]
         moved[:, 0] = sketches
-        for space, at in self.with_locations(moved):
-            for sketch in np.unique(moved[at, 0]).tolist():
-                self._move_locations(space, sketch, at[moved[at, 0] == sketch], moved)
+        for number, column in self._location_columns():
+            at = np.flatnonzero(moved[:, column])
+            if len(at):
+                # One that would be illegal in its new sketch goes to the root.
+                value = self.values[moved[at, column], 0]
+                at = at[~contains(self.placing.candidates(moved[at], number), value)]
+                moved[at, column] = self.first[moved[at, 0], column] + ROOT - INLINE
         return moved
 
-    def _move_locations(self, space: int, sketch: int, at: Indices, moved: States) -> None:
-        """Send locations that would be illegal in their new sketch to the root."""
-        for number, column in self._location_columns(sketch):
-            value = self.values[moved[at, column], 0]
-            kept = contains(self.candidates(space, number, moved[at]), value)
-            moved[at[~kept], column] = self.first[sketch, column] + ROOT - INLINE
-
-    def _location_columns(self, sketch: int) -> Iterator[tuple[int, int]]:
-        """The compute locations of a sketch: their numbers and columns."""
-        columns = range(self.locations.start, self.columns)
-        return ((n, column) for n, column in enumerate(columns) if self.first[sketch, column])
+    def _location_columns(self) -> Iterator[tuple[int, int]]:
+        """The numbers and columns of compute locations."""
+        return enumerate(range(self.locations.start, self.columns))
 
     def _knobs(self) -> Iterator[tuple[int, int, int, Knob]]:
         """All knobs: number of the sketch, column, number in the sketch, knob."""
