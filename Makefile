@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/schedenv tune gmm:1x512x512x512 --agent greedy --seconds 45 --seed 0 --out $(OUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -27,7 +27,10 @@ class Agent(Protocol):
         ...
 
     def tell(self, results: Sequence[Result]) -> None:
-        """The results of the points last asked for, in the same order."""
+        """The results of the points last asked for, in the same order.
+
+        The last time, when the trials end within them, only of the first ones.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -134,9 +134,9 @@ class Loop:
         self._budget.start()
         fruitless = 0
         while not self._budget.exhausted and fruitless < _FRUITLESS_ASKS:
-            # Replayed trials count as spent already; the agent must be asked as it was then.
-            replayed = len(self._unreplayed)
-            points = self._ask(self._budget.clip(BATCH - replayed) + replayed)
+            # Never asked for fewer when the trials run short: a run that goes on with more of them
+            # must ask as this one did.
+            points = self._ask(BATCH)
             if not points:
                 break
             news = self._serve(points)
@@ -173,17 +173,22 @@ class Loop:
             ) from error
 
     def _serve(self, points: Sequence[Point]) -> bool:
-        """Answer the agent's points; whether any of them was news to it."""
+        """Answer the agent's points, as far as the trials go; whether any was news to it."""
         fresh = [point for point in dict.fromkeys(points) if point not in self._answers]
-        best = self.progress.best
-        measured = self._measurer.measure(
-            fresh, best.estimate_s if best is not None else None, self._keep
-        )
-        new = {result.canonical for result in measured if not result.repeated}
-        self._answers.update((result.point, result) for result in measured)
+        new: set[str] = set()
+        while fresh and (allowed := self._budget.clip(len(fresh))) > 0:
+            best = self.progress.best
+            measured = self._measurer.measure(
+                fresh[:allowed], best.estimate_s if best is not None else None, self._keep
+            )
+            new |= {result.canonical for result in measured if not result.repeated}
+            self._answers.update((result.point, result) for result in measured)
+            fresh = fresh[allowed:]
         answers = []
         for point in points:
-            result = self._answers[point]
+            result = self._answers.get(point)
+            if result is None:
+                break
             form = result.canonical
             # Equal code of another program is answered with that program's result.
             news = form in new or form in self._unreplayed

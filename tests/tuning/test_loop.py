@@ -14,7 +14,7 @@ from schedenv.records import RecordStore
 from schedenv.space import Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import Agent, Budget, Loop, Progress, agent_names, make_agent
-from schedenv.tuning.loop import AgentError
+from schedenv.tuning.loop import BATCH, AgentError
 
 from .synthetic import ScriptedMeasurer, bowl, failed, ok
 
@@ -127,11 +127,24 @@ def test_a_program_known_from_an_earlier_batch_is_not_measured_again(
     assert progress.repeats == 1
 
 
-def test_the_batches_fit_the_rest_of_the_trials(bench: Bench, points: list[Point]) -> None:
-    agent = Scripted([points[:5], points[5:8]])
-    bench.run(agent, 8)
-    assert agent.counts == [8, 3]
-    assert len(bench.measurer.measured) == 8
+def test_a_batch_is_measured_and_told_as_far_as_the_trials_go(
+    bench: Bench, points: list[Point]
+) -> None:
+    agent = Scripted([points[:5], points[5:8], points])
+    bench.run(agent, 7)
+    # Always asked for a whole batch: a run that goes on with more trials must ask the same.
+    assert agent.counts == [BATCH, BATCH]
+    assert bench.measurer.measured == points[:7]
+    assert [result.point for result in agent.told[1]] == points[5:7]
+
+
+def test_repeats_within_the_last_batch_leave_trials_for_the_rest_of_it(
+    bench: Bench, points: list[Point]
+) -> None:
+    agent = Scripted([[points[0], points[0], *points[1:4]]])
+    bench.run(agent, 4)
+    assert bench.measurer.measured == points[:4]
+    assert [result.point for result in agent.told[0]] == [points[0], points[0], *points[1:4]]
 
 
 def test_the_measurer_is_told_the_best_estimate_so_far(bench: Bench, points: list[Point]) -> None:
@@ -221,8 +234,8 @@ def test_an_agent_that_asks_for_more_points_than_it_may_is_an_agent_error(
     bench: Bench, points: list[Point]
 ) -> None:
     with pytest.raises(AgentError) as raised:
-        bench.run(Scripted([points[:8]]), 4)
-    assert str(raised.value) == "the agent Scripted was asked for at most 4 points and gave 8"
+        bench.run(Scripted([(3 * points)[:17]]), 4)
+    assert str(raised.value) == "the agent Scripted was asked for at most 16 points and gave 17"
     assert bench.measurer.measured == []
 
 
@@ -239,9 +252,9 @@ def test_a_resumed_run_asks_what_an_uninterrupted_one_would_and_measures_nothing
     whole = Bench(bench.task, tiny_space, bench.hardware, tmp_path / "whole.sqlite")
     straight = whole.run(agent(), 64)
 
-    bench.run(agent(), 16)
-    assert len(bench.measurer.measured) == 16
-    bench.run(agent(), 32)
+    bench.run(agent(), 10)
+    assert len(bench.measurer.measured) == 10
+    bench.run(agent(), 29)
     resumed = bench.run(agent(), 64)
     forms = [tiny_space.canonical(point) for point in bench.measurer.measured]
     assert len(set(forms)) == len(forms) == 64
