@@ -74,7 +74,8 @@ class Builder:
                 batch.finish(job, job.result_so_far(answer.status, answer.reason))
             elif not (distinct and self._is_known(job, batch)):
                 self._active[worker] = job
-                worker.ask(messages.Build(job.id, job.point), job.limit_s)
+                # Kernels of the final comparison are compiled as users compile theirs.
+                worker.ask(messages.Build(job.id, job.point, quick=distinct), job.limit_s)
         elif isinstance(answer, messages.Built):
             job.built = answer
             if answer.status is Status.OK:
