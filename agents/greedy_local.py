@@ -8,12 +8,13 @@ memory of everything visited, and restarts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, ttest_ind
 
 from schedenv.measure import Result
 from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
@@ -27,16 +28,36 @@ class GreedyConfig:
         storm: Random points measured before the first descent.
         later_storm: Random points measured when every start has been descended from.
         starts: Descents after a storm, from its best points.
+        from_default: The first storm is the space's default point alone, not `storm` random ones.
+        test: Of a neighbour being faster: Mann-Whitney's, which asks nothing of the noise, or
+            Student's.
         significance: Largest p-value at which a faster neighbour is accepted.
         worthwhile: A descent does not start at a point that is this many times slower than the
             best known one; below the factor at which the measurer stops timing early.
+        speculate: When a batch is not full, add points one step further along its moves.
     """
 
     storm: int = 40
     later_storm: int = 24
     starts: int = 3
+    from_default: bool = False
+    test: Literal["mann-whitney", "student"] = "mann-whitney"
     significance: float = 0.05
     worthwhile: float = 1.8
+    speculate: bool = False
+
+
+DROPLET = GreedyConfig(
+    storm=1, later_storm=1, starts=1, from_default=True, test="student", worthwhile=math.inf,
+    speculate=True,
+)  # fmt: skip
+"""Droplet Search as published (AutoTVM): one descent from the plainest schedule, by Student's test.
+
+Two things differ. A step is a legal move of this space: the published ones go through lists of tile
+sizes that TVM then repairs, so that many are the same program. And where the published search
+ends, this one draws a random point and goes on from the best point that it has not descended from,
+so that it can be compared at equal time.
+"""
 
 
 class GreedyLocalAgent:
@@ -68,8 +89,12 @@ class GreedyLocalAgent:
             self._restart()
         if self._storm_left > 0:
             self._asked_storm = min(count, self._storm_left)
+            if self._config.from_default and not self._seen:
+                return [self._space.default()]
             return [self._space.sample(self._rng) for _ in range(self._asked_storm)]
         batch, self._queue = self._queue[:count], self._queue[count:]
+        if self._config.speculate:
+            batch += self._further(batch, count - len(batch))
         self._asked = {point: move for move, point in batch}
         return [point for _, point in batch]
 
@@ -128,6 +153,18 @@ class GreedyLocalAgent:
         neighbours = [(candidate, candidate.apply(result.point)) for candidate in order]
         self._queue = [(m, point) for m, point in neighbours if point not in self._seen]
 
+    def _further(self, batch: Sequence[tuple[Move, Point]], count: int) -> list[tuple[Move, Point]]:
+        """Up to `count` unvisited points that making the batch's moves once more leads to."""
+        known = self._seen.keys() | {point for _, point in batch}
+        found: dict[Point, Move] = {}
+        for move, point in batch:
+            again = _once_more(move)
+            if again is None or len(found) == count:
+                continue
+            if self._space.is_legal_move(point, again) and again.apply(point) not in known:
+                found.setdefault(again.apply(point), again)
+        return [(move, point) for point, move in found.items()]
+
     def _is_improvement(self, result: Result) -> bool:
         """Whether a neighbour is faster than the centre, and not by luck."""
         centre = self._centre
@@ -135,13 +172,35 @@ class GreedyLocalAgent:
             return False
         if _estimate_s(result) >= _estimate_s(centre):
             return False
-        test = mannwhitneyu(result.corrected_s, centre.corrected_s, alternative="less")
-        return bool(test.pvalue <= self._config.significance)
+        test = mannwhitneyu if self._config.test == "mann-whitney" else ttest_ind
+        outcome = test(result.corrected_s, centre.corrected_s, alternative="less")
+        return bool(outcome.pvalue <= self._config.significance)
+
+
+class DropletAgent(GreedyLocalAgent):
+    """Droplet Search (`DROPLET`): for comparison with the greedy local agent.
+
+    Args:
+        space: The task's points.
+        seed: Of the order of the neighbours, and of the points drawn when a descent has ended.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed, DROPLET)
 
 
 def _estimate_s(result: Result) -> float:
     assert result.estimate_s is not None
     return result.estimate_s
+
+
+def _once_more(move: Move) -> Move | None:
+    """The same step again, from where `move` led to; None for another sketch."""
+    if isinstance(move, FactorMove):
+        return move
+    if isinstance(move, SetMove):
+        return SetMove(move.knob, move.slot, move.new, 2 * move.new - move.old)
+    return None
 
 
 def _same_line(move: Move, previous: Move | None) -> bool:

@@ -25,6 +25,7 @@ import tvm
 
 from schedenv import tvm_adapter, tvm_database
 from schedenv.measure import robust_estimate
+from schedenv.measure.buffers import on_pages
 from schedenv.measure.timing import calls_per_sample
 from schedenv.records.export import export_metaschedule
 from schedenv.space import Space
@@ -55,10 +56,10 @@ def main() -> None:
             "plain TVM": tvm.compile(exported, target=target).mod,
         }
     rng = np.random.default_rng(0)
-    tensors = [
-        tvm.runtime.tensor(rng.uniform(-1, 1, argument.shape).astype(argument.dtype))
-        for argument in task.arguments
+    arrays = [
+        rng.uniform(-1, 1, argument.shape).astype(argument.dtype) for argument in task.arguments
     ]
+    tensors = [tvm.runtime.from_dlpack(array) for array in on_pages(arrays)]
     calls = calls_per_sample(latency_s)
     timers = {
         name: library.time_evaluator("main", tvm.cpu(), number=calls, repeat=1)

@@ -1,16 +1,15 @@
 """Agents against each other on recorded tables, exactly and offline; write the table.
 
-    python runs/recorded_race.py [--agents random,greedy] [--seeds 100] [--tables DIR]
-        [--to runs/recorded_race.md]
+    python runs/recorded_race.py [--agents random,evolutionary,droplet,greedy] [--seeds 100]
+        [--tables DIR] [--to runs/recorded_race.md]
 
 Every agent gets the same simulated seconds on every table. What counts is the fraction of the
-known optimum's speed that its best candidate reaches.
+known optimum's speed that its best candidate reaches; ratios are to the first agent named.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -88,14 +87,14 @@ def race(tables: dict[str, Table], agents: list[str], seeds: int) -> list[str]:
     logs = {agent: [fractions(t, agent, seeds) for t in tables.values()] for agent in agents}
     lines = [
         "| simulated seconds, part of the table's | " + " | ".join(agents) + " | "
-        + " | ".join(f"{b} / {a}" for a, b in itertools.pairwise(agents)) + " |",
+        + " | ".join(f"{agent} / {agents[0]}" for agent in agents[1:]) + " |",
         "|---|" + "---:|" * (2 * len(agents) - 1),
     ]  # fmt: skip
     for index, share in enumerate(SHARES):
         cells = [cell(geometric_mean(logs[agent], index)) for agent in agents]
-        for one, other in itertools.pairwise(agents):
+        for agent in agents[1:]:
             # Agents that begin with random points draw the same ones from the same seed.
-            pairs = zip(logs[one], logs[other], strict=True)
+            pairs = zip(logs[agents[0]], logs[agent], strict=True)
             cells.append(cell(geometric_mean([b - a for a, b in pairs], index)))
         lines.append(f"| {share:.0%} | " + " | ".join(cells) + " |")
     lines += ["", "By table, at the last line's seconds:", ""]
@@ -108,7 +107,7 @@ def race(tables: dict[str, Table], agents: list[str], seeds: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--agents", default="random,greedy")
+    parser.add_argument("--agents", default="random,evolutionary,droplet,greedy")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--tables", type=Path, default=None, help="Folder; default the shipped.")
     parser.add_argument("--to", type=Path, default=None, help="Markdown file to write.")

@@ -77,6 +77,22 @@ class ForeignModelError(ModelError):
     """A saved cost model of other hardware, or of another version of what it is made from."""
 
 
+class CheckpointError(InputError):
+    """A checkpoint of a trained policy that cannot be used."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """A checkpoint whose files are missing, damaged or contradict each other."""
+
+
+class ForeignCheckpointError(CheckpointError):
+    """Something that is no checkpoint of schedenv, or one of another version of its spaces."""
+
+
+class TrainingDivergedError(SchedenvError, RuntimeError):
+    """A policy whose weights are no longer finite; its last checkpoint is from before."""
+
+
 class ModelOutputError(SchedenvError, RuntimeError):
     """A cost model that predicts something else than one finite number a point."""
 

@@ -88,6 +88,7 @@ def scheduled(task: Task, run: Path, hardware: hw.Hardware) -> Any:
 # -- plain TVM compiles with it ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_plain_tvm_finds_the_program_that_was_tuned(
     database: Path, run: Path, task: Task, hardware: hw.Hardware
 ) -> None:

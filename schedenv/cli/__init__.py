@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | record | collect | fit | replay | export | ...`."""
+"""The command line: `schedenv tasks | tune | record | collect | fit | train | export | ...`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from schedenv.cli.record import record
 from schedenv.cli.records import app as records
 from schedenv.cli.replay import replay
 from schedenv.cli.tasks import tasks
+from schedenv.cli.train import train
 from schedenv.cli.tune import tune
 from schedenv.errors import InputError, SchedenvError
 from schedenv.records.printable import printable
@@ -33,6 +34,7 @@ app.command()(tune)
 app.command()(record)
 app.command()(collect)
 app.command()(fit)
+app.command()(train)
 app.command()(replay)
 app.command()(export)
 app.command()(doctor)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from schedenv.costmodel.data import TaskData, TrainingData, split_points
 from schedenv.costmodel.model import CostModel, Setting, check_scores
 from schedenv.costmodel.ranking import ranking_loss
+from schedenv.costmodel.tabulated import Head
 from schedenv.costmodel.tokens import (
     CONTEXT_SIZE,
     FEATURE_VERSION,
@@ -106,6 +107,51 @@ class TokenModel(CostModel):
         check_scores(scores, len(rows), self.kind)
         return scores
 
+    def knob_sums(self, task: Task, space: SearchSpace, rows: Rows) -> npt.NDArray[np.float64]:
+        """What the layers after the sum over tokens begin with: a sum over knobs.
+
+        Tokens and context are sums of what each knob gives, and the first layer of the head is
+        linear, so a point's entry is a sum over its knobs of numbers that hang on nothing else.
+        They can be tabulated, and then a score takes but the small layers of `head`.
+
+        Args:
+            task: The task.
+            space: Its points, or a part of them.
+            rows: As for `predict_rows`; locations need not be legal.
+
+        Returns:
+            Shape (n, hidden units), float64.
+
+        Raises:
+            InputError: As for `predict_rows`.
+        """
+        self.fitted()
+        torch = _torch()
+        doubles = {name: tensor.double() for name, tensor in self._weights_of.items()}
+        tokenizer = self._tokenizer(task, space)
+        sums = np.empty((len(rows), len(doubles["head1.bias"])))
+        with torch.inference_mode():
+            for start in range(0, len(rows), _CHUNK):
+                part = tokenizer.tokens(rows[start : start + _CHUNK])
+                sums[start : start + _CHUNK] = self._sums(doubles, part).numpy()
+        return sums
+
+    def head(self) -> Head:
+        """The layers that follow `knob_sums`.
+
+        Raises:
+            InputError: The model was not fitted.
+        """
+        self.fitted()
+        layers = {name: tensor.numpy() for name, tensor in self._weights_of.items()}
+        scale = np.float32(self._scale)
+        return Head(
+            np.ascontiguousarray(layers["head2.weight"].T),
+            layers["head2.bias"],
+            layers["out.weight"][0] * scale,
+            layers["out.bias"][0] * scale,
+        )
+
     def _predict(
         self, task: Task, space: SearchSpace, points: Sequence[Point]
     ) -> npt.NDArray[np.float32]:
@@ -172,18 +218,20 @@ class TokenModel(CostModel):
     def _scores(self, weights: Mapping[str, Any], tokens: Tokens) -> Any:
         """Scores before calibration, shape (n,)."""
         torch = _torch()
-        functional = torch.nn.functional
+        hidden = torch.relu(self._sums(weights, tokens))
+        hidden = torch.relu(_layer(weights, "head2", hidden))
+        return _layer(weights, "out", hidden)[:, 0]
 
-        def layer(name: str, values: Any) -> Any:
-            return functional.linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-        values, mask = torch.from_numpy(tokens.tokens), torch.as_tensor(tokens.mask)
-        hidden = torch.relu(layer("token2", torch.relu(layer("token1", values))))
+    def _sums(self, weights: Mapping[str, Any], tokens: Tokens) -> Any:
+        """The head's first layer before its activation: linear in the tokens' sum and context."""
+        torch = _torch()
+        kind = weights["token1.weight"].dtype
+        values, mask, context = (torch.from_numpy(array).to(kind) for array in tokens)
+        hidden = torch.relu(_layer(weights, "token1", values))
+        hidden = torch.relu(_layer(weights, "token2", hidden))
         # One product adds the tokens up and leaves the unused ones out.
         pooled = torch.bmm(mask[:, None, :], hidden)[:, 0] / 4
-        joined = torch.cat([pooled, torch.from_numpy(tokens.context)], dim=1)
-        hidden = torch.relu(layer("head2", torch.relu(layer("head1", joined))))
-        return layer("out", hidden)[:, 0]
+        return _layer(weights, "head1", torch.cat([pooled, context], dim=1))
 
     def _loss(self, weights: Mapping[str, Any], lists: Sequence[tuple[Tokens, Any]]) -> float:
         torch = _torch()
@@ -237,6 +285,10 @@ class TokenModel(CostModel):
             "learning_rate": self._learning_rate,
             "weight_decay": self._weight_decay,
         }
+
+
+def _layer(weights: Mapping[str, Any], name: str, values: Any) -> Any:
+    return _torch().nn.functional.linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
 def _shapes(width: int) -> dict[str, tuple[int, ...]]:

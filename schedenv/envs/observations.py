@@ -14,6 +14,10 @@ from schedenv.hardware import Hardware
 from schedenv.space import ChoiceKnob, Point, SearchSpace, TileKnob
 from schedenv.tasks import OPERATORS
 
+OBSERVATION_VERSION = 1
+"""Raised when an entry of an observation comes to mean something else: trained policies depend on
+it."""
+
 Observation = dict[str, npt.NDArray[np.float32]]
 
 _LOG_SCALE = 1.0 / 20.0

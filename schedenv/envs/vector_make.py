@@ -78,7 +78,7 @@ def _predicted(specs: Sequence[str], folder: str, layout: Layout) -> PredictedSo
 
 def predicted_source(
     tasks: Sequence[Task],
-    spaces: Sequence[SearchSpace],
+    spaces: Sequence[Space],
     hardware: hw.Hardware,
     model: Any,
     name: str,

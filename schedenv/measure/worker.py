@@ -27,6 +27,7 @@ from schedenv import tvm_adapter
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.fma import reference_kernel
 from schedenv.measure import messages, nursery, timing
+from schedenv.measure.buffers import on_pages
 from schedenv.measure.placement import Placement
 from schedenv.measure.result import Phases, Status
 from schedenv.measure.verify import VerificationData, deviation
@@ -160,7 +161,7 @@ class Worker:
         Returns:
             The deviation from the reference, 1 being tolerated, and the seconds of the call.
         """
-        tensors = self._set(job)
+        tensors = self._tensors[job % len(self._tensors)]
         outputs = [
             tensor
             for tensor, argument in zip(tensors, self._arguments, strict=True)
@@ -168,46 +169,45 @@ class Worker:
         ]
         for tensor in outputs:
             tensor.copyfrom(np.full(tensor.shape, np.nan, dtype=tensor.dtype))
-        call_s = self._call(job)
+        call_s = self._call(job, tensors)
         _, expected = self._data.sets[job % len(self._data.sets)]
         actual = [tensor.numpy() for tensor in outputs]
         return deviation(actual, expected, self._data.tolerated), call_s
 
     def _timer(self, job: int) -> timing.Timer:
         return timing.Timer(
-            lambda: self._call(job),
+            lambda: self._call(job, self._tensors[0]),
             lambda number, count: self._time(job, number, count),
             self._reference.time_s,
             self._undisturbed_s,
         )
 
-    def _call(self, job: int) -> float:
+    def _call(self, job: int, tensors: list[Any]) -> float:
         """Seconds of one call."""
-        kernel, tensors = self._jobs[job]["main"], self._set(job)
+        kernel = self._jobs[job]["main"]
         start = time.perf_counter()
         kernel(*tensors)
         return time.perf_counter() - start
 
     def _time(self, job: int, number: int, count: int) -> list[float]:
-        """Samples, each the mean seconds of `number` calls, after one call that is not counted."""
+        """Samples, each the mean seconds of `number` calls, after one call that is not counted.
+
+        All kernels run on the same buffers: they are compared with each other.
+        """
         import tvm
 
         evaluator = self._jobs[job].time_evaluator("main", tvm.cpu(), number=number, repeat=count)
-        return [float(sample_s) for sample_s in evaluator(*self._set(job)).results]
-
-    def _set(self, job: int) -> list[Any]:
-        return self._tensors[job % len(self._tensors)]
+        return [float(sample_s) for sample_s in evaluator(*self._tensors[0]).results]
 
     def _allocate(self, inputs: list[Any]) -> list[Any]:
         import tvm
 
         remaining = iter(inputs)
-        return [
-            tvm.runtime.tensor(
-                np.zeros(argument.shape, argument.dtype) if argument.is_output else next(remaining)
-            )
+        arrays = [
+            np.zeros(argument.shape, argument.dtype) if argument.is_output else next(remaining)
             for argument in self._arguments
         ]
+        return [tvm.runtime.from_dlpack(array) for array in on_pages(arrays)]
 
 
 def die_with_parent() -> None:

@@ -33,7 +33,14 @@ _CONNECT_LIMIT_S = 10
 # Any number will do, as long as every schedenv uses the same one.
 _POSTGRES_SETUP_LOCK = 5_317_229_441
 _SQLITE_TEXT_LIMIT_BYTES = 1 << 28
-_DAMAGE = ("malformed", "not a database", "no such table", "no such column", "short read")
+_DAMAGE = (
+    "malformed",
+    "not a database",
+    "unsupported file format",
+    "no such table",
+    "no such column",
+    "short read",
+)
 _SPACE = ("disk is full", "disk I/O error")
 
 

@@ -21,10 +21,10 @@ from schedenv.space.space import Space
 Bits = npt.NDArray[np.int64]
 """Sets of candidates: bit v - INLINE stands for the value v."""
 
-_MOST_LOOPS = 48
+MOST_LOOPS = 48
 
 
-class _Memo:
+class Memo:
     """A map from int64 keys to int64 values, looked up for whole arrays."""
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class _KnobLocations:
         self._tile_columns = np.array(
             [1 + slot for t in whole.tiles() for slot in range(t.start, t.start + t.width)], np.intp
         )
-        if len(self._tile_columns) > _MOST_LOOPS or len(self._earlier) * 6 > 62:
+        if len(self._tile_columns) > MOST_LOOPS or len(self._earlier) * 6 > 62:
             raise InputError(
-                f"expected a sketch of at most {_MOST_LOOPS} tiled loops and 10 compute locations, "
+                f"expected a sketch of at most {MOST_LOOPS} tiled loops and 10 compute locations, "
                 f"got {len(self._tile_columns)} and {len(self._earlier) + 1}; step this task in "
                 "single environments: gymnasium.make"
             )
-        self._places = _Memo()
-        self._patterns = _Memo()
+        self._places = Memo()
+        self._patterns = Memo()
         self._has_rule: list[bool] = []
         self._fixed: list[int] = []
         # Of each known place: the column of each loop of the consumer (0 after the last one, where
@@ -131,7 +131,7 @@ class _KnobLocations:
         units = (rows[:, self._tile_columns] == 1) @ (
             np.int64(1) << np.arange(len(self._tile_columns), dtype=np.int64)
         )
-        keys = place * (1 << _MOST_LOOPS) + units
+        keys = place * (1 << MOST_LOOPS) + units
         found, known = self._patterns.find(keys)
         if not known.all():
             missing, first = np.unique(keys[~known], return_index=True)

@@ -28,6 +28,9 @@ class BatchWhole(BatchSpace):
 
     TVM is asked about compute locations the first time that a pattern of unit loops, or a place
     of earlier blocks, occurs; see `schedenv.space.batch_locations`.
+
+    Attributes:
+        draws: Random numbers that drawing a point takes.
     """
 
     space: Space
@@ -35,7 +38,7 @@ class BatchWhole(BatchSpace):
     def __init__(self, space: Space) -> None:
         super().__init__(space)
         self._locations = BatchLocations(space)
-        self._draws = 1 + max(len(sketch.knobs) for sketch in space.sketches)
+        self.draws = 1 + max(len(sketch.knobs) for sketch in space.sketches)
 
     def is_legal(self, rows: Rows) -> Bools:
         """Whether each row is a point of the space."""
@@ -81,6 +84,14 @@ class BatchWhole(BatchSpace):
             moved[at] = there
         return moved
 
+    def candidates(self, sketch: int, location: int, rows: Rows) -> npt.NDArray[np.int64]:
+        """Values that a compute location may take, for rows of one sketch.
+
+        Returns:
+            As bits, see `schedenv.space.batch_locations.BatchLocations.candidates`, shape (n,).
+        """
+        return self._locations.candidates(sketch, location, rows)
+
     def next_location(self, rows: Rows, location: int, *, up: bool) -> tuple[Rows, Bools]:
         """The next candidate; see `BatchSpace`."""
         values, exists = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.bool_)
@@ -97,7 +108,7 @@ class BatchWhole(BatchSpace):
         Every generator gives the same number of random numbers at each call; they choose from
         tables, so a seed gives another point than it gives to `Space.sample`.
         """
-        shares = np.array([rng.random(self._draws) for rng in rngs]).reshape(-1, self._draws)
+        shares = np.array([rng.random(self.draws) for rng in rngs]).reshape(-1, self.draws)
         rows = np.zeros((len(rngs), 1 + self.space.width), np.int32)
         rows[:, 0] = (shares[:, 0] * len(self.space.sketches)).astype(np.int32)
         for number, at in self.by_sketch(rows):
@@ -109,8 +120,8 @@ class BatchWhole(BatchSpace):
             for knob, share in zip(sketch.knobs, shares[at, 1:].T, strict=False):
                 column = 1 + knob.start
                 if isinstance(knob, TileKnob):
-                    tilings = _tilings(knob.extent, knob.width, knob.innermost_limit)
-                    chosen = tilings[(share * len(tilings)).astype(np.intp)]
+                    values = tilings(knob.extent, knob.width, knob.innermost_limit)
+                    chosen = values[(share * len(values)).astype(np.intp)]
                     drawn[:, column : column + knob.width] = chosen
                 elif not isinstance(knob, LocationKnob):
                     drawn[:, column] = share * len(knob.choices)
@@ -125,8 +136,8 @@ class BatchWhole(BatchSpace):
 
 
 @cache
-def _tilings(extent: int, width: int, innermost_limit: int) -> npt.NDArray[np.int32]:
-    """All legal factorisations of a tile, one a row."""
+def tilings(extent: int, width: int, innermost_limit: int) -> npt.NDArray[np.int32]:
+    """All legal factorisations of a tile, one a row, ascending."""
 
     def place(left: int, levels: int) -> list[tuple[int, ...]]:
         if levels == 1:

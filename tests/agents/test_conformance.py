@@ -82,7 +82,8 @@ def test_its_randomness_is_its_own(name: str, tiny_space: Space) -> None:
 
 def test_results_that_are_all_failures_do_not_stop_it(name: str, tiny_space: Space) -> None:
     rounds = asked_by(make_agent(name, tiny_space, 0), refused, 60)
-    assert len({point for points in rounds for point in points}) > 100
+    # At least one new point an ask: an agent may look at a single one when nothing is known.
+    assert len({point for points in rounds for point in points}) >= 60
 
 
 def test_its_asks_go_on_bringing_new_points(name: str, tiny_space: Space) -> None:

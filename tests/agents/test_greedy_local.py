@@ -1,63 +1,13 @@
 """Greedy local search on landscapes whose optimum is known."""
 
-import math
-import zlib
-
 import numpy as np
-import pytest
-from schedenv_agents.greedy_local import GreedyConfig, GreedyLocalAgent
+from schedenv_agents.greedy_local import DropletAgent, GreedyConfig, GreedyLocalAgent
 from schedenv_agents.random import RandomAgent
 
 from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import Point, Space
-from schedenv.tuning import Agent
 
-TRIALS = 240
-
-
-def goal(space: Space) -> Point:
-    """The optimum of `distance`: a point somewhere in the middle of the space."""
-    return space.sample(np.random.default_rng(99))
-
-
-def distance(point: Point, goal: Point) -> float:
-    """Squared distance in the logarithms of the slots; another sketch is a little further."""
-    steps = sum(
-        (math.log2(a + 1) - math.log2(b + 1)) ** 2
-        for a, b in zip(point.values, goal.values, strict=True)
-    )
-    return steps + 4.0 * (point.sketch != goal.sketch)
-
-
-def judged(point: Point, latency_s: float, noise: float = 0.005) -> Result:
-    rng = np.random.default_rng(zlib.crc32(str(point).encode()))
-    samples = tuple(float(s) for s in latency_s * (1 + noise * rng.random(10)))
-    return Result(
-        point=point,
-        status=Status.OK,
-        samples_s=samples,
-        estimate_s=robust_estimate(samples),
-    )
-
-
-def best_distance(agent: Agent, space: Space) -> float:
-    """How near to the optimum the agent comes in `TRIALS` trials."""
-    target, best, trials = goal(space), math.inf, 0
-    while trials < TRIALS:
-        points = agent.ask(min(8, TRIALS - trials))
-        assert points
-        trials += len(points)
-        distances = [distance(point, target) for point in points]
-        best = min(best, *distances)
-        agent.tell([judged(p, 1e-6 * (1 + d)) for p, d in zip(points, distances, strict=True)])
-    return best
-
-
-@pytest.fixture(scope="module")
-def one_width_space(tiny_space: Space) -> Space:
-    """A space whose sketches have the same slots, so that distances are defined."""
-    assert len({sketch.width for sketch in tiny_space.sketches}) == 1
-    return tiny_space
+from .landscape import best_distance, judged
 
 
 def test_it_comes_nearer_to_the_optimum_than_random_search_with_equal_trials(
@@ -133,3 +83,33 @@ def test_when_every_start_is_used_up_it_storms_again(tiny_space: Space) -> None:
         asked = agent.ask(8)
     assert agent.state_dict()["storm_left"] > 0
     assert agent.state_dict()["centre"] is None
+
+
+def test_it_looks_one_step_further_along_its_moves_when_told_to_fill_its_batches(
+    tiny_space: Space,
+) -> None:
+    config = GreedyConfig(storm=1, from_default=True, speculate=True)
+    agent = GreedyLocalAgent(tiny_space, 0, config)
+    (centre,) = agent.ask(1000)
+    agent.tell([judged(centre, 1e-6)])
+    asked = agent.ask(1000)
+    neighbours = set(tiny_space.neighbours(centre))
+    assert neighbours < set(asked)
+    further = [point for point in asked if point not in neighbours]
+    assert all(neighbours & set(tiny_space.neighbours(point)) for point in further)
+    assert len(set(asked)) == len(asked)
+    assert centre not in asked
+
+
+def test_droplet_descends_from_the_plainest_point_and_then_draws_a_random_one(
+    tiny_space: Space,
+) -> None:
+    agent = DropletAgent(tiny_space, 0)
+    assert agent.ask(16) == [tiny_space.default()]
+    agent.tell([judged(tiny_space.default(), 1e-6)])
+    asked = agent.ask(16)
+    assert set(asked) <= set(tiny_space.neighbours(tiny_space.default()))
+    while agent.state_dict()["centre"] == str(tiny_space.default()):
+        agent.tell([judged(point, 1e-5) for point in asked])
+        asked = agent.ask(16)
+    assert agent.state_dict()["storm_left"] == len(asked) == 1

@@ -118,6 +118,7 @@ def test_a_held_out_task_that_is_not_there_is_refused(
     assert "unknown held-out task or family 'gmn'; did you mean 'gmm'" in done.err
 
 
+@pytest.mark.slow
 def test_resuming_what_was_not_begun_is_refused(schedenv: Command, tmp_path: Path) -> None:
     done = schedenv("collect", TASKS[0], "--out", tmp_path / "x", "--resume")
     assert done.code == 2

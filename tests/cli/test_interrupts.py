@@ -12,13 +12,8 @@ TASK = "gmm:1x32x32x32"
 RUN = ("tune", TASK, "--agent", "random", "--seed", "3")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGINT, 130),
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_keeps_its_results_and_its_resume_command_works(
     number: signal.Signals, code: int, tmp_path: Path, start: Any, schedenv: Any, rows: Any
 ) -> None:

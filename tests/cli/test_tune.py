@@ -133,7 +133,8 @@ def test_the_last_lines_say_what_was_found_and_how_to_go_on(tmp_path: Path, sche
         )
 
 
-@pytest.mark.parametrize("function", ["rowsum", pytest.param("double", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["rowsum", "double"])
 def test_a_program_of_the_user_is_tuned(
     function: str, tmp_path: Path, schedenv: Any, rows: Any
 ) -> None:
@@ -330,6 +331,7 @@ def test_a_corrupt_store_is_refused_and_kept(tmp_path: Path, schedenv: Any) -> N
     assert path.read_bytes() == garbage
 
 
+@pytest.mark.slow
 def test_records_of_other_hardware_are_refused_and_their_times_not_used(
     run: Path, schedenv: Any, rows: Any
 ) -> None:

@@ -31,6 +31,7 @@ def illegal_action(env: EditEnv) -> int:
 # -- on this machine --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_observation_of_a_random_episode_is_in_the_space(measured_env: Env) -> None:
     observation, _ = measured_env.reset(seed=3)
     assert measured_env.observation_space.contains(observation)

@@ -132,6 +132,7 @@ def test_another_program_or_more_steps_than_there_can_be_are_found(tables: dict[
     ]
 
 
+@pytest.mark.slow
 def test_a_measured_episode_holds_if_every_step_does() -> None:
     env = make("schedenv/Edit-v0", {"task": SMALL, "reward": "measured"})
     env.reset(seed=0)

@@ -99,16 +99,23 @@ def test_recorded_rewards_are_those_of_single_environments_of_the_same_seeds(
     singles.close()
 
 
-def test_predicted_rewards_are_those_of_single_environments_from_the_same_points(
-    tables: list[str], tmp_path: Path, space_of: Callable[[str], Space]
-) -> None:
+@pytest.fixture(scope="module")
+def token_model(tables: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a saved model on knob tokens."""
     from schedenv import costmodel
     from schedenv.measure.table_file import read_table
 
+    folder = tmp_path_factory.mktemp("tokens")
     model = costmodel.TokenModel(epochs=2)
     model.fit(costmodel.TrainingData.from_tables([read_table(Path(path)) for path in tables]))
-    model.save(tmp_path / "model")
-    vector, singles = both(reward="predicted", task=SPECS[0], model=str(tmp_path / "model"))
+    model.save(folder)
+    return str(folder)
+
+
+def test_predicted_rewards_are_those_of_single_environments_from_the_same_points(
+    token_model: str, space_of: Callable[[str], Space]
+) -> None:
+    vector, singles = both(reward="predicted", task=SPECS[0], model=token_model)
     start = str(space_of(SPECS[0]).sample(np.random.default_rng(0)))
     got = vector.reset(seed=1, options={"point": start})
     expected = singles.reset(seed=1, options={"point": start})
@@ -124,3 +131,35 @@ def test_predicted_rewards_are_those_of_single_environments_from_the_same_points
         np.testing.assert_allclose(got[1], expected[1], atol=1e-4)
     vector.close()
     singles.close()
+
+
+def test_predicted_episodes_are_the_same_in_every_bit_whoever_is_beside_them(
+    token_model: str,
+) -> None:
+    def run(seeds: list[int], width: int, steps: int = 15) -> tuple[Any, ...]:
+        envs = gymnasium.make_vec(
+            "schedenv/Edit-v0",
+            num_envs=width,
+            reward="predicted",
+            task=list(SPECS),
+            model=token_model,
+            max_steps=7,
+            autoreset_mode="same_step",
+        )
+        observation, infos = envs.reset(seed=seeds)
+        found = []
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        for _ in range(steps):
+            masks = envs.unwrapped.action_masks()
+            pairs = zip(rngs, masks, strict=True)
+            actions = np.array([rng.choice(np.flatnonzero(mask)) for rng, mask in pairs])
+            observation, reward, _, _, infos = envs.step(actions)
+            found.append((reward[0], observation["knobs"][0], infos["point"][0]))
+        rewards, knobs, points = zip(*found, strict=True)
+        return rewards, np.stack(knobs), points
+
+    together = run([5, 6, 7, 8, 9], 5)
+    for other in (run([5, 6, 7, 8, 9], 5), run([5, 1], 2)):
+        assert other[0] == together[0]
+        np.testing.assert_array_equal(other[1], together[1])
+        assert other[2] == together[2]

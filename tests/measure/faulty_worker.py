@@ -46,7 +46,7 @@ class FaultyWorker(worker.Worker):
     def _timer(self, job: int) -> timing.Timer:
         fault = fault_of_job[job]
         return timing.Timer(
-            lambda: distorted_s(fault, self._call(job)),
+            lambda: distorted_s(fault, self._call(job, self._tensors[0])),
             lambda number, count: [
                 distorted_s(fault, sample_s) for sample_s in self._time(job, number, count)
             ],

@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from schedenv.measure.tracker import Address, Fleet, Queue, queues
+
+from .support import wait_until
 
 PROGRAM = (sys.executable, "-c", "from schedenv.cli import main; main()")
 KEY = "test"
@@ -24,23 +25,6 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> bool:
-    end_s = time.monotonic() + limit_s
-    while time.monotonic() < end_s:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process lives; one that is dead and not yet reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 class Service:

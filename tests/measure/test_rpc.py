@@ -24,7 +24,8 @@ from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning.finalists import confirm
 
-from .real_fleet import KEY, RealFleet, Service, is_running, wait_until
+from .real_fleet import KEY, RealFleet, Service
+from .support import is_running, wait_until
 
 SLOW = "run is slow"
 

@@ -8,8 +8,6 @@ from schedenv.tasks import resolve
 
 PROGRAM = """
 from tvm import te
-from tvm.script import ir as I
-from tvm.script import tirx as T
 
 CONSTANT = 3
 
@@ -22,6 +20,52 @@ def rowsum():
 
 def rowsum_reference(inputs):
     return [inputs[0].sum(axis=(1, 2))]
+
+def dynamic():
+    n = te.var("n")
+    a = te.placeholder((n, 4), name="a")
+    return [a, te.compute((n, 4), lambda i, j: a[i, j] * 2.0, name="b")]
+
+
+def integers():
+    a = te.placeholder((4,), name="a", dtype="int8")
+    return [a, te.compute((4,), lambda i: a[i] * 2, name="b")]
+
+
+def huge():
+    a = te.placeholder((2**30,), name="a")
+    return [a, te.compute((2**30,), lambda i: a[i] * 2, name="b")]
+
+
+def no_output():
+    return [te.placeholder((4,), name="a")]
+
+
+def no_input():
+    a = te.placeholder((4,), name="a")
+    return [te.compute((4,), lambda i: a[i] * 2.0, name="b")]
+
+
+def needs(n, m=1):
+    return None
+
+
+def fails():
+    return 1 / CONSTANT.missing
+
+
+def nothing():
+    pass
+
+
+def numbers():
+    return [1, 2.0]
+"""
+
+# Apart from the others, because TVM takes a quarter of a second to parse each.
+SCRIPT = """
+from tvm.script import ir as I
+from tvm.script import tirx as T
 
 
 @T.prim_func(s_tir=True)
@@ -80,47 +124,6 @@ def scalar(X: T.Buffer((4,), "float32"), s: T.float32, Y: T.Buffer((4,), "float3
         with T.sblock("Y"):
             v = T.axis.remap("S", [i])
             Y[v] = X[v] * s
-
-
-def dynamic():
-    n = te.var("n")
-    a = te.placeholder((n, 4), name="a")
-    return [a, te.compute((n, 4), lambda i, j: a[i, j] * 2.0, name="b")]
-
-
-def integers():
-    a = te.placeholder((4,), name="a", dtype="int8")
-    return [a, te.compute((4,), lambda i: a[i] * 2, name="b")]
-
-
-def huge():
-    a = te.placeholder((2**30,), name="a")
-    return [a, te.compute((2**30,), lambda i: a[i] * 2, name="b")]
-
-
-def no_output():
-    return [te.placeholder((4,), name="a")]
-
-
-def no_input():
-    a = te.placeholder((4,), name="a")
-    return [te.compute((4,), lambda i: a[i] * 2.0, name="b")]
-
-
-def needs(n, m=1):
-    return None
-
-
-def fails():
-    return 1 / CONSTANT.missing
-
-
-def nothing():
-    pass
-
-
-def numbers():
-    return [1, 2.0]
 """
 
 EXPECTED = (
@@ -133,7 +136,8 @@ EXPECTED = (
 def program(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.py").write_text(PROGRAM)
-    return tmp_path / "p.py"
+    (tmp_path / "s.py").write_text(SCRIPT)
+    return tmp_path / "s.py"
 
 
 def message_of(spec):
@@ -151,15 +155,16 @@ def test_te_function_with_a_reference(program):
 
 
 def test_prim_func_module_and_maker_are_one_program(program):
-    assert resolve("p.py:Module") == resolve(f"{program}:make_double")
-    assert resolve("p.py:Module").reference is None
-    assert resolve("p.py:Module").reduction_length == 1
+    task = resolve("s.py:Module")
+    assert task == resolve(f"{program}:make_double")
+    assert task.reference is None
+    assert task.reduction_length == 1
 
 
 def test_edited_file_is_read_again(program):
-    before = resolve("p.py:Module")
-    program.write_text(PROGRAM.replace("T.float32(2)", "T.float32(3)"))
-    assert resolve("p.py:Module") != before
+    before = resolve("s.py:Module")
+    program.write_text(SCRIPT.replace("T.float32(2)", "T.float32(3)"))
+    assert resolve("s.py:Module") != before
 
 
 def test_program_may_import_its_neighbours(program, tmp_path):
@@ -177,7 +182,7 @@ def test_program_may_import_its_neighbours(program, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("scaler", "the file 'p.py' does not define 'scaler'; did you mean 'scalar'?"),
+        ("scaler", "the file 's.py' does not define 'scaler'; did you mean 'scalar'?"),
         ("CONSTANT", f"expected {EXPECTED}; got an object of type int"),
         ("nothing", f"expected {EXPECTED}; got nothing"),
         ("numbers", f"expected {EXPECTED}; got a list of float, int"),
@@ -235,7 +240,8 @@ def test_program_may_import_its_neighbours(program, tmp_path):
 )
 def test_message_of_a_bad_program(program, name, message):
     line = PROGRAM.splitlines().index("    return 1 / CONSTANT.missing") + 1
-    assert message_of(f"p.py:{name}") == f"p.py:{name}: " + message.replace("LINE", str(line))
+    file = "p.py" if f"def {name}(" in PROGRAM or f"{name} =" in PROGRAM else "s.py"
+    assert message_of(f"{file}:{name}") == f"{file}:{name}: " + message.replace("LINE", str(line))
 
 
 def test_too_large_a_program(program, monkeypatch):

@@ -68,6 +68,7 @@ def test_the_verdict_on_a_real_machine_has_a_winner_at_least_as_good_as_the_base
         assert verdict.tuned.samples_s == verdict.baseline.samples_s
 
 
+@pytest.mark.slow
 def test_without_finalists_the_untuned_program_wins(tiny_task: Task, hardware: Hardware) -> None:
     verdict = confirm(tiny_task, hardware, [])
     assert verdict.point == UNTUNED
