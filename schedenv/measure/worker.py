@@ -86,7 +86,9 @@ class Worker:
         self._placement.beside_pool()
 
     def _lower(self, job: int, point: Point) -> messages.Lowered:
-        """Apply and lower; what comes out waits for `Build`."""
+        """Apply and lower, unless that was done; what comes out waits for `Build`."""
+        if job in self._lowered:
+            return self._lowered[job][1]
         program: str | None = None
         start = time.perf_counter()
         applied_s = 0.0
