@@ -6,7 +6,8 @@ All take random legal actions; drawing them and asking for the masks is inside t
     extract TVM's features, ask trees. Points are drawn outside the clock, masks are not asked for.
 (b) One `schedenv/Edit-v0` with recorded rewards.
 (c) The vector environment with recorded rewards, and with those of a model on knob tokens; the
-    latter on the whole space.
+    latter on the whole space, and once more on a convolution, whose padding has a compute location:
+    which of its values are legal hangs on the tiles.
 
 The models are fitted on the table's points: what they say does not matter here. Rounds of all of
 them are interleaved.
@@ -39,14 +40,17 @@ from schedenv.space import Space
 from schedenv.tasks import resolve
 
 ENVS = 256
+WITH_LOCATIONS = "c2d:1x28x28x16x32x3x2x1"
 PROFILED_S = 3.0
 
 
 def legal_actions(masks: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """One legal action a row, uniformly, without a loop."""
-    counts = masks.cumsum(axis=1, dtype=np.int32)
-    wanted = (rng.random(len(masks)) * counts[:, -1]).astype(np.int32) + 1
-    return (counts >= wanted[:, None]).argmax(axis=1)
+    legal = np.flatnonzero(masks)
+    starts = np.arange(len(masks) + 1) * masks.shape[1]
+    first = np.searchsorted(legal, starts)
+    chosen = first[:-1] + (rng.random(len(masks)) * np.diff(first)).astype(np.intp)
+    return legal[chosen] - starts[:-1]
 
 
 def naive(model: TreeModel, table: Table) -> Callable[[], int]:
@@ -139,6 +143,9 @@ def main() -> None:
             ),
             f"(c) {ENVS} environments, predicted": vector(
                 reward="predicted", task=table.info.task.spec, model=str(Path(folder) / "tokens")
+            ),
+            f"(c) {ENVS} environments, predicted, {WITH_LOCATIONS}": vector(
+                reward="predicted", task=WITH_LOCATIONS, model=str(Path(folder) / "tokens")
             ),
         }
     rates: dict[str, list[float]] = {name: [] for name in steps}

@@ -53,6 +53,17 @@ class EditActions:
     of smallest or largest prime, move that factor; one step down or up for each annotation and
     each compute location. A number that has no meaning at a point, or leads to an illegal one, is
     illegal there.
+
+    Example:
+        >>> import gymnasium, schedenv
+        >>> env = gymnasium.make("schedenv/Edit-v0", reward="recorded", table="gmm")
+        >>> env.action_space, 1 + 12 + 12 * 12 * 2 + 3 * 2 + 6 * 2
+        (Discrete(319), 319)
+        >>> _, _ = env.reset(seed=0)
+        >>> mask = env.unwrapped.action_masks()
+        >>> mask.shape, mask.dtype, bool(mask[STOP])
+        ((319,), dtype('bool'), True)
+        >>> env.close()
     """
 
     def __init__(self, layout: Layout) -> None:

@@ -23,6 +23,16 @@ class BuildObservation:
     - `decided`, shape (slots,): 1 where the knob's value is decided.
     - `decision`, shape (1 + slots,): one-hot, what the next action decides: the sketch, or a slot
       of `knobs`; all 0 once the schedule is complete.
+
+    Example:
+        >>> import gymnasium, schedenv
+        >>> env = gymnasium.make("schedenv/Build-v0", reward="recorded", table="gmm")
+        >>> {key: env.observation_space[key].shape for key in ("decided", "decision")}
+        {'decided': (57,), 'decision': (58,)}
+        >>> seen, info = env.reset(seed=0)
+        >>> int(seen["decision"].argmax()), float(seen["decided"].sum()), info["point"]
+        (0, 0.0, None)
+        >>> env.close()
     """
 
     def __init__(self, layout: Layout) -> None:

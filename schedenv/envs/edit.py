@@ -8,15 +8,18 @@ from functools import lru_cache
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
 from schedenv.envs import MAX_STEPS, rewards
 from schedenv.envs.actions import STOP, EditActions
 from schedenv.envs.observations import KnobObservation, Observation
+from schedenv.envs.pieces import STORES, chosen_pieces, keys_of
 from schedenv.envs.schedule_env import ScheduleEnv
 from schedenv.envs.schemes import make_scheme
+from schedenv.envs.store_observation import StoreObservation
 from schedenv.errors import MachineError
 from schedenv.measure import Result
-from schedenv.space import Point
+from schedenv.space import Point, SearchSpace
 
 _START_ATTEMPTS = 20
 _MASK_CACHE = 1 << 13
@@ -25,7 +28,8 @@ _MASK_CACHE = 1 << 13
 class EditEnv(ScheduleEnv):
     """HARL's formulation: start at a legal point, each action changes one knob or the sketch.
 
-    Observation: see `schedenv.envs.observations.KnobObservation`. Action: one Discrete, see
+    Observation: a flat Dict of the pieces that `observation` names, see `schedenv.envs.pieces`; by
+    default those of `schedenv.envs.observations.KnobObservation`. Action: one Discrete, see
     `schedenv.envs.actions.EditActions`; `action_masks()` says which are legal. STOP (0) always is
     and ends the episode. `info` and the arguments that are not named here: see
     `schedenv.envs.schedule_env.ScheduleEnv`.
@@ -45,6 +49,7 @@ class EditEnv(ScheduleEnv):
         scheme: What steps pay: `log_ratio`, `relative`, `terminal` or `shaped`, see
             `schedenv.envs.schemes`.
         discount: The learner's, for `shaped`.
+        observation: Pieces of the observation, see `schedenv.envs.pieces`; None for the default.
 
     Raises:
         InputError: An argument cannot be used.
@@ -72,14 +77,23 @@ class EditEnv(ScheduleEnv):
         render_mode: str | None = None,
         scheme: str = "log_ratio",
         discount: float = 0.99,
+        observation: str | Sequence[str] | None = None,
     ) -> None:
         self._scheme = make_scheme(scheme, discount)
+        pieces = chosen_pieces(observation)
         super().__init__(task, reward, table, model, max_steps, layout, render_mode)
         self._arguments |= {"scheme": scheme, "discount": discount}
+        if observation is not None:
+            self._arguments["observation"] = list(pieces)
         self._actions = EditActions(self._layout)
         self._observe = KnobObservation(self._layout)
         self.action_space = self._actions.space
-        self.observation_space = self._observe.space  # type: ignore[assignment]
+        self._keys = keys_of(pieces)
+        self._stores = StoreObservation(self._layout) if STORES in pieces else None
+        boxes = {**self._observe.space.spaces, **(self._stores.space if self._stores else {})}
+        self.observation_space = spaces.Dict(  # type: ignore[assignment]
+            {key: boxes[key] for key in self._keys}
+        )
         self._mask = lru_cache(_MASK_CACHE)(self._find_mask)
         self._standing: Result | None = None
 
@@ -92,6 +106,22 @@ class EditEnv(ScheduleEnv):
         if self._standing is None:
             raise gym.error.ResetNeeded("call reset before action_masks")
         return self._mask(self._problem.name, self._standing.point).copy()
+
+    @property
+    def point(self) -> Point:
+        """The point that the agent stands on.
+
+        Raises:
+            gymnasium.error.ResetNeeded: There was no reset.
+        """
+        if self._standing is None:
+            raise gym.error.ResetNeeded("call reset before point")
+        return self._standing.point
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The points of the episode's task."""
+        return self._problem.space
 
     def _begin(self, named: str | None) -> None:
         """Start at a random point that works, or at the one named."""
@@ -138,7 +168,7 @@ class EditEnv(ScheduleEnv):
     def _observation(self) -> Observation:
         assert self._standing is not None
         problem = self._problem
-        return self._observe.build(
+        seen = self._observe.build(
             problem.task,
             problem.space,
             problem.hardware,
@@ -146,6 +176,9 @@ class EditEnv(ScheduleEnv):
             self._left,
             self._speedups(),
         )
+        if self._stores is not None:
+            seen |= self._stores.build(problem, self._standing.point)
+        return {key: seen[key] for key in self._keys}
 
     def _here(self) -> Result | None:
         return self._standing

@@ -24,12 +24,14 @@ class Layout:
         tiles: Most tile knobs that a sketch may have.
         levels: Most levels that a tile may have.
         locations: Most compute-location knobs that a sketch may have.
+        stores: Most buffer stores that a program may have; for the observation's piece `stores`.
     """
 
     sketches: int = 12
     tiles: int = 12
     levels: int = 4
     locations: int = 6
+    stores: int = 16
 
     @classmethod
     def of(cls, sizes: Mapping[str, int]) -> Layout:

@@ -38,6 +38,22 @@ class KnobObservation:
     - `hardware`, shape (3,): cores / 128, vector bits / 1024, log2 of L2 bytes / 40.
     - `progress`, shape (3,): part of the episode left; log2 speed-up over the untuned program of
       the current point and of the episode's best, / 10, clipped.
+
+    Example:
+        >>> import gymnasium, schedenv
+        >>> env = gymnasium.make("schedenv/Edit-v0", reward="recorded", table="gmm")
+        >>> for key, box in env.observation_space.items():
+        ...     print(key, box.shape, box.dtype, box.low.min(), box.high.max())
+        hardware (3,) float32 0.0 1.0
+        knob_mask (57,) float32 0.0 1.0
+        knobs (57,) float32 0.0 1.0
+        progress (3,) float32 -1.0 1.0
+        sketch (12,) float32 0.0 1.0
+        task (17,) float32 0.0 1.0
+        >>> seen, _ = env.reset(seed=0)
+        >>> float(seen["sketch"].sum()), float(seen["progress"][0])
+        (1.0, 1.0)
+        >>> env.close()
     """
 
     def __init__(self, layout: Layout) -> None:

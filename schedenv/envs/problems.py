@@ -20,6 +20,11 @@ class DescribedTask(Protocol):
     """What an environment tells of a task; `Task` has it, and so has a recorded table."""
 
     @property
+    def spec(self) -> str:
+        """The TASK string, which `schedenv.tasks.resolve` reads."""
+        ...
+
+    @property
     def name(self) -> str:
         """Name for people."""
         ...

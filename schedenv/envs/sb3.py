@@ -43,8 +43,13 @@ class EditVecEnv(VecEnv):
         InputError: The autoreset mode is another one.
 
     Example:
-        >>> envs = EditVectorEnv(64, reward="recorded", table=TABLE, autoreset_mode="same_step")
-        >>> model = MaskablePPO("MultiInputPolicy", VecMonitor(EditVecEnv(envs)))
+        >>> envs = EditVecEnv(
+        ...     EditVectorEnv(8, reward="recorded", table="gmm", autoreset_mode="same_step")
+        ... )
+        >>> envs.reset()["knobs"].shape, len(envs.env_method("action_masks"))
+        ((8, 57), 8)
+
+        `VecMonitor` around it makes it an environment for `MaskablePPO("MultiInputPolicy", ...)`.
     """
 
     def __init__(self, envs: EditVectorEnv, info_keys: Sequence[str] = ()) -> None:

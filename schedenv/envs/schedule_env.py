@@ -65,6 +65,21 @@ class ScheduleEnv(gym.Env[Observation, np.int64], abc.ABC):
 
     Raises:
         InputError: An argument cannot be used.
+
+    Example:
+        >>> import gymnasium, schedenv
+        >>> env = gymnasium.make("schedenv/Edit-v0", reward="recorded", table="gmm")
+        >>> _, info = env.reset(seed=0)
+        >>> tuple(info) == INFO_KEYS
+        True
+        >>> info["status"], info["reason"], info["illegal"], info["trials"], info["peak_fraction"]
+        ('ok', None, False, 1, None)
+        >>> info["latency_us"] == info["best_us"], 0 < info["optimum_fraction"] <= 1
+        (True, True)
+        >>> _, reward, _, _, info = env.step(318)
+        >>> reward, info["illegal"], info["trials"]
+        (-0.1, True, 1)
+        >>> env.close()
     """  # noqa: E501 - a table's rows are lines
 
     metadata = {  # noqa: RUF012 - Gymnasium's convention

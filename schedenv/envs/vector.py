@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -16,6 +17,7 @@ from schedenv.envs import MAX_STEPS
 from schedenv.envs.actions import STOP, EditActions
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
+from schedenv.envs.pieces import batched_pieces, keys_of
 from schedenv.envs.schemes import make_scheme
 from schedenv.envs.vector_episodes import Episodes, Info
 from schedenv.envs.vector_make import make_vector_source
@@ -64,16 +66,22 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         scheme: What steps pay, see `schedenv.envs.schemes`.
         discount: The learner's, for the scheme `shaped`.
         autoreset_mode: As above; a text or Gymnasium's `AutoresetMode`.
+        observation: Pieces of the observation, see `schedenv.envs.pieces`; all but `stores`.
 
     Raises:
         InputError: An argument cannot be used.
 
     Example:
         >>> import gymnasium, schedenv
-        >>> envs = gymnasium.make_vec("schedenv/Edit-v0", 256, reward="recorded", table=TABLE)
+        >>> envs = gymnasium.make_vec("schedenv/Edit-v0", 256, reward="recorded", table="gmm")
         >>> observations, infos = envs.reset(seed=0)
         >>> observations["knobs"].shape, envs.unwrapped.action_masks().shape
         ((256, 57), (256, 319))
+        >>> actions = envs.unwrapped.action_masks()[:, 1:].argmax(axis=1) + 1
+        >>> observations, rewards, terminated, truncated, infos = envs.step(actions)
+        >>> rewards.shape, rewards.dtype, infos["latency_us"].shape, infos["trials"].max()
+        ((256,), dtype('float64'), (256,), np.int64(2))
+        >>> envs.close()
     """
 
     metadata = {  # noqa: RUF012 - Gymnasium's convention
@@ -96,6 +104,7 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         scheme: str = "log_ratio",
         discount: float = 0.99,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        observation: str | Sequence[str] | None = None,
     ) -> None:
         for name, count in (("num_envs", num_envs), ("max_steps", max_steps)):
             if count < 1:
@@ -109,15 +118,17 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
         self.render_mode = render_mode
         self._autoreset = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self._autoreset}
+        keys = keys_of(batched_pieces(observation))
         sizes = Layout.of(layout or {})
         self._scheme = make_scheme(scheme, discount)
         self._source = make_vector_source(reward, task, table, model, sizes)
         self._last_step = min(max_steps, max_episode_steps or max_steps)
-        self._episodes = Episodes(num_envs, self._source, max_steps)
+        self._episodes = Episodes(num_envs, self._source, max_steps, keys)
         self._actions = EditActions(sizes).space
         self.single_action_space = self._actions
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.single_observation_space = KnobObservation(sizes).space
+        boxes = KnobObservation(sizes).space
+        self.single_observation_space = spaces.Dict({key: boxes[key] for key in keys})
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._rngs: list[np.random.Generator] = []
         self._rng_seeds: list[int] = []

@@ -28,6 +28,7 @@ class Episodes:
         count: How many environments.
         source: Their points.
         max_steps: Steps that `progress` counts down.
+        keys: Of the observation.
 
     Attributes:
         points: Where each stands; None before the first start.
@@ -35,8 +36,11 @@ class Episodes:
         steps: Steps of the episode so far.
     """
 
-    def __init__(self, count: int, source: VectorSource, max_steps: int) -> None:
+    def __init__(
+        self, count: int, source: VectorSource, max_steps: int, keys: Sequence[str]
+    ) -> None:
         self._count, self._source, self._max_steps = count, source, max_steps
+        self._keys = keys
         facts = source.facts
         self._titles = np.array([fact.title for fact in facts], object)
         self._flops = np.array([fact.flops for fact in facts])
@@ -143,7 +147,7 @@ class Episodes:
         progress[:, 1] = np.log2(baseline_s / self._seconds) / 10
         progress[:, 2] = np.log2(baseline_s / self._best_s) / 10
         np.clip(progress, -1.0, 1.0, out=progress)
-        return {
+        seen = {
             "knobs": knobs,
             "knob_mask": knob_mask,
             "sketch": sketch,
@@ -151,6 +155,7 @@ class Episodes:
             "hardware": self._hardware.take(self.tasks, axis=0),
             "progress": progress,
         }
+        return {key: seen[key] for key in self._keys}
 
     def info(self, meant: Bools | None = None) -> Info:
         """The batched info, all new arrays.

@@ -38,6 +38,14 @@ def test_exact_sources_pass_every_check(env_id: str, exact_source: dict[str, Any
     check_all(env_id, exact_source)
 
 
+@pytest.mark.parametrize("observation", ["stores", ["progress", "knobs", "stores", "task"]])
+def test_every_choice_of_pieces_passes_every_check(
+    observation: str | list[str], exact_source: dict[str, Any]
+) -> None:
+    pytest.importorskip("matplotlib")
+    check_all("schedenv/Edit-v0", {**exact_source, "observation": observation})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("env_id", IDS)
 def test_the_measured_source_passes_every_check(env_id: str) -> None:
@@ -93,8 +101,20 @@ def test_info_has_the_documented_keys_at_every_reset_and_step(
     assert tuple(documented) == INFO_KEYS
 
 
-@pytest.mark.parametrize("name", ["edit", "build"])
+DOCUMENTED = [
+    "actions", "build", "build_observations", "edit", "graph", "observations", "pieces",
+    "schedule_env", "store_observation", "vector",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_the_examples_in_the_documentation_are_true(name: str) -> None:
     found = doctest.testmod(importlib.import_module(f"schedenv.envs.{name}"))
-    assert found.attempted >= 4
+    assert found.attempted >= 2
     assert found.failed == 0
+
+
+def test_the_examples_for_stable_baselines3_are_true() -> None:
+    pytest.importorskip("stable_baselines3")
+    found = doctest.testmod(importlib.import_module("schedenv.envs.sb3"))
+    assert (found.attempted, found.failed) == (2, 0)
