@@ -169,7 +169,7 @@ def test_a_time_that_cannot_be_true_is_noise_not_a_result(
     assert [result.status for result in others] == [Status.OK] * 3
 
 
-def test_giants_are_built_when_all_others_are_timed_the_slowest_to_lower_first(
+def test_giants_are_built_when_all_others_are_timed(
     faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
     points = points_of(tiny_space, 9, seed=3)
