@@ -116,9 +116,16 @@ def read_machine(root: Path, environment: Mapping[str, str], *, mcpu: str) -> Ha
     )
 
 
-def target(hardware: Hardware) -> Target:
-    """The TVM target that kernels for `hardware` are compiled for."""
-    return tvm_adapter.make_target(hardware.mcpu, hardware.cores)
+def target(hardware: Hardware, *, quick: bool = False) -> Target:
+    """The TVM target that kernels for `hardware` are compiled for.
+
+    Args:
+        hardware: The machine.
+        quick: Whether LLVM may give up on optimisations that take long and hardly ever gain
+            anything: see `schedenv.tvm_adapter.QUICK_LLVM`.
+    """
+    options = tvm_adapter.QUICK_LLVM if quick else ()
+    return tvm_adapter.make_target(hardware.mcpu, hardware.cores, options)
 
 
 def kernel_environment(hardware: Hardware) -> dict[str, str]:

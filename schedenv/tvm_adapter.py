@@ -264,11 +264,34 @@ def host_cpu() -> str:
     return str(codegen.llvm_get_system_cpu())
 
 
-def make_target(mcpu: str, cores: int) -> Target:
-    """A CPU target. Without `num-cores` MetaSchedule refuses; without `mcpu` there is no AVX."""
+_CHEAP_FUNCTIONS = Path(__file__).with_name("cheap_functions.csv")
+
+QUICK_LLVM = (
+    "-dag-maps-huge-region:uint=100",
+    *([f"-forceattrs-csv-path:string={_CHEAP_FUNCTIONS}"] if _CHEAP_FUNCTIONS.is_file() else []),
+)
+"""Options with which LLVM compiles candidates faster; see `runs/compile_cost.py`.
+
+The machine instruction scheduler, quadratic in the memory accesses of a basic block, gives up
+precision from 100 of them on instead of 1,000: huge unrolled loop bodies have more. And the two
+conversions to and from half precision, which TVM puts into every module whether it needs them or
+not (`EmitFloat16ConversionBuiltins` in `codegen_llvm.cc`), are not optimised; a kernel of half
+precision on a processor without instructions for it would be slower.
+"""
+
+
+def make_target(mcpu: str, cores: int, llvm_options: Sequence[str] = ()) -> Target:
+    """A CPU target. Without `num-cores` MetaSchedule refuses; without `mcpu` there is no AVX.
+
+    Args:
+        mcpu: As `host_cpu` gives it.
+        cores: How many the kernels use.
+        llvm_options: LLVM's command-line options as TVM spells them, `-name:type=value`.
+    """
     from tvm.target import Target
 
-    return Target({"kind": "llvm", "mcpu": mcpu, "num-cores": cores})
+    config = {"kind": "llvm", "mcpu": mcpu, "num-cores": cores}
+    return Target({**config, "cl-opt": list(llvm_options)} if llvm_options else config)
 
 
 def lower(mod: IRModule, target: Target) -> IRModule:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import deque
 
 from schedenv.measure import messages
@@ -13,6 +15,17 @@ from schedenv.measure.result import Phases, Status
 
 _KILLED_FROM_OUTSIDE = 9
 _BUILDS_REMEMBERED = 64
+
+_GIANT = 4.0
+"""A candidate whose lowering takes this many times the median is built last.
+
+Lowering takes longest where loops are unrolled into thousands of statements, and so does LLVM, up
+to fifty times its median: one of 64 random candidates may be killed at its deadline. Built last, it
+takes along no kernel that waits to be timed.
+"""
+
+_LEAST_GIANT_S = 0.1
+_ENOUGH_LOWERED = 4
 
 
 class Builder:
@@ -28,9 +41,12 @@ class Builder:
         self._pool, self._limits, self._known = pool, limits, known
         self._active: dict[WorkerProcess, Job] = {}
         self._builds_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
+        self._lowered_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
 
     def build_all(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build every pending job; afterwards all workers are ready and idle.
+
+        Giants (see `Job.giant_s`) are only recognised, not built, unless they were before.
 
         Args:
             batch: Its pending jobs.
@@ -72,9 +88,10 @@ class Builder:
             job.lowered = answer
             if answer.status is not Status.OK:
                 batch.finish(job, job.result_so_far(answer.status, answer.reason))
-            elif not (distinct and self._is_known(job, batch)):
+            elif not (distinct and (self._is_known(job, batch) or self._is_put_off(job))):
                 self._active[worker] = job
-                worker.ask(messages.Build(job.id, job.point), job.limit_s)
+                # Kernels of the final comparison are compiled as users compile theirs.
+                worker.ask(messages.Build(job.id, job.point, quick=distinct), job.limit_s)
         elif isinstance(answer, messages.Built):
             job.built = answer
             if answer.status is Status.OK:
@@ -100,11 +117,26 @@ class Builder:
         if known is not None:
             batch.finish(job, repeat(known, job.point, lowered.program, lowered.phases))
             return True
-        for other in batch.jobs:
-            if other is not job and other.result is None and _code(other) == lowered.code:
+        for other in batch.unfinished():
+            if other is not job and _code(other) == lowered.code:
                 batch.twins.append((job, other))
                 return True
         return False
+
+    def _is_put_off(self, job: Job) -> bool:
+        """Whether a job turns out to be a giant, which is built after all others."""
+        assert job.lowered is not None
+        lowered_s = job.lowered.phases.build_s
+        enough = len(self._lowered_s) >= _ENOUGH_LOWERED
+        usual_s = statistics.median(self._lowered_s) if enough else math.inf
+        self._lowered_s.append(lowered_s)
+        # The incumbent, built again, is needed at once.
+        if job.giant_s is not None or job.result is not None:
+            return False
+        if lowered_s <= max(_GIANT * usual_s, _LEAST_GIANT_S):
+            return False
+        job.giant_s = lowered_s
+        return True
 
 
 def answer_twins(batch: Batch) -> None:

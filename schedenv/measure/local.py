@@ -31,7 +31,7 @@ from schedenv.measure.turns import MachineTurns
 from schedenv.space import Point
 from schedenv.tasks import Task
 
-_ROUND = 16
+_ROUND = 32
 """Candidates built before any of them is run."""
 
 _FIRST_ROUND = 4
@@ -212,7 +212,9 @@ class LocalMeasurer:
             # In rounds: the first gives an incumbent to time the others against.
             incumbent = self._runner.incumbent
             size = _FIRST_ROUND if incumbent is None else _ROUND
-            batch.pending.extend(unfinished[:size] if distinct else unfinished)
+            # Giants have a round of their own, when all others are timed.
+            ordinary = [job for job in unfinished if job.giant_s is None]
+            batch.pending.extend((ordinary or unfinished)[:size] if distinct else unfinished)
             if incumbent is not None and not incumbent.held_by(self._live.workers):
                 incumbent.forget_build()
                 batch.pending.append(incumbent)

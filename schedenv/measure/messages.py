@@ -39,10 +39,17 @@ class Lower(msgspec.Struct, frozen=True, tag=True):
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):
-    """Compile a job; applied and lowered first if it was not."""
+    """Compile a job; applied and lowered first if it was not.
+
+    Attributes:
+        job: Which.
+        point: What it measures.
+        quick: Whether the compiler may save time: see `schedenv.hardware.target`.
+    """
 
     job: int
     point: Point
+    quick: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, tag=True):

@@ -42,6 +42,7 @@ class Worker:
     def __init__(self, setup: messages.Setup) -> None:
         self._mod = tvm_adapter.module_from_json(setup.module_json)
         self._target = hw.target(setup.hardware)
+        self._quick_target = hw.target(setup.hardware, quick=True)
         self._space = Space(self._mod, setup.hardware)
         self._arguments = tvm_adapter.arguments(self._mod)
         self._data = VerificationData(Path(setup.data_dir))
@@ -85,7 +86,9 @@ class Worker:
         self._placement.beside_pool()
 
     def _lower(self, job: int, point: Point) -> messages.Lowered:
-        """Apply and lower; what comes out waits for `Build`."""
+        """Apply and lower, unless that was done; what comes out waits for `Build`."""
+        if job in self._lowered:
+            return self._lowered[job][1]
         program: str | None = None
         start = time.perf_counter()
         applied_s = 0.0
@@ -119,7 +122,8 @@ class Worker:
         start = end = time.perf_counter()
         jit_s = 0.0
         try:
-            library = tvm_adapter.generate_code(mod, self._target)
+            target = self._quick_target if request.quick else self._target
+            library = tvm_adapter.generate_code(mod, target)
             end = time.perf_counter()
             # Looking the function up makes LLVM emit the machine code.
             library["main"]

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from schedenv import tvm_adapter
@@ -22,6 +23,7 @@ from schedenv.measure import messages, timing, worker
 from schedenv.space import Point
 
 FOR_EVER_S = 1e6
+GIANT_S = 10.0
 
 faults_file = Path(os.environ["FAULTS"])
 real_generate_code = tvm_adapter.generate_code
@@ -36,7 +38,11 @@ class FaultyWorker(worker.Worker):
         current_fault = json.loads(faults_file.read_text()).get(str(point), "")
         fault_of_job[job] = current_fault
         misbehave("apply", current_fault)
-        return super()._lower(job, point)
+        answer = super()._lower(job, point)
+        if current_fault.startswith("a giant"):
+            slow = msgspec.structs.replace(answer.phases, build_s=GIANT_S)
+            answer = msgspec.structs.replace(answer, phases=slow)
+        return answer
 
     def _verify(self, job: int) -> tuple[float, float]:
         misbehave("run", fault_of_job[job])
@@ -72,7 +78,7 @@ def distorted_s(fault: str, sample_s: float) -> float:
 
 
 def generate_code(lowered: Any, target: Any) -> Any:
-    misbehave("build", current_fault)
+    misbehave("build", current_fault.removeprefix("a giant's "))
     if current_fault == "one term short":
         lowered = tvm_adapter.lower(one_term_short(), target)
     return real_generate_code(lowered, target)

@@ -7,36 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from schedenv import hardware as hw
-from schedenv import tvm_adapter
-from schedenv.errors import ConstraintError, MachineError
+from schedenv.errors import MachineError
 from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status
 from schedenv.measure.local import Limits, LocalMeasurer
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
 
-from .support import family_of, is_running, points_of
-
-
-def points_of_equal_code(space: Space) -> Iterator[tuple[Point, Point]]:
-    """Pairs of neighbours with other programs that lower to the same code."""
-    for point in points_of(space, 50):
-        for other in space.neighbours(point):
-            if space.canonical(point) != space.canonical(other) and (
-                code_of(space, point) == code_of(space, other) is not None
-            ):
-                yield point, other
-
-
-def code_of(space: Space, point: Point) -> str | None:
-    """What a point lowers to; None if it cannot be applied."""
-    try:
-        mod = space.apply(point).mod
-    except ConstraintError:
-        return None
-    return tvm_adapter.code_hash(tvm_adapter.lower(mod, hw.target(hw.detect())))
-
+from .support import family_of, is_running, points_of, points_of_equal_code
 
 # -- good candidates --------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from schedenv.measure.local import Limits, LocalMeasurer
 from schedenv.space import UNTUNED, Space
 from schedenv.tasks import Task
 
-from .support import family_of, is_running, points_of, wait_until
+from .support import family_of, is_running, points_of, points_of_equal_code, wait_until
 
 SHORT = Limits(build_s=3.0, run_floor_s=3.0, run_first_s=3.0)
 """Deadlines that a good candidate of the tiny task keeps a hundred times over."""
@@ -167,6 +167,36 @@ def test_a_time_that_cannot_be_true_is_noise_not_a_result(
     assert bad.reason.startswith(reason)
     assert bad.estimate_s is None
     assert [result.status for result in others] == [Status.OK] * 3
+
+
+def test_giants_are_built_when_all_others_are_timed(
+    faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
+) -> None:
+    points = points_of(tiny_space, 9, seed=3)
+    giant, deadly = points[5], points[6]
+    faults_file.write_text(
+        json.dumps({str(giant): "a giant", str(deadly): "a giant's build exits"})
+    )
+    told: list[Result] = []
+    with LocalMeasurer(tiny_task, hardware, workers=1, limits=SHORT) as measurer:
+        results = measurer.measure(points, on_result=told.append)
+    assert [result.point for result in results] == points
+    assert {result.point for result in told[-2:]} == {giant, deadly}
+    assert results[5].ok
+    assert results[6].status is Status.CRASH
+
+
+def test_two_of_equal_code_both_have_results_when_the_built_one_is_lost(
+    faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
+) -> None:
+    one, other = next(iter(points_of_equal_code(tiny_space)))
+    bad = next(point for point in points_of(tiny_space, 9) if point not in {one, other})
+    faults_file.write_text(json.dumps({str(bad): "build exits"}))
+    with LocalMeasurer(tiny_task, hardware, workers=1, limits=SHORT) as measurer:
+        results = measurer.measure([one, other, bad])
+    assert [result.point for result in results] == [one, other, bad]
+    assert [result.status for result in results] == [Status.OK, Status.OK, Status.CRASH]
+    assert results[1].repeated
 
 
 @pytest.mark.slow

@@ -82,11 +82,11 @@ def test_the_first_look_says_how_disturbed_the_machine_is_and_leaves_the_samples
     assert look.samples_s == pytest.approx([0.2e-3] * 10)
 
 
-def test_a_call_of_more_than_half_a_second_is_timed_once() -> None:
-    machine = Machine(0.6)
-    assert machine.timer.first_look(0.7, None) == timing.Look((0.6,), 1.0)
-    assert machine.timer.first_look(0.7, 0.5) == timing.Look((0.6,), 1.0)
-    assert machine.timer.first_look(0.7, 0.2) == timing.Look((0.6,), 1.0, early_stopped=True)
+def test_a_call_of_more_than_a_tenth_of_a_second_is_timed_once() -> None:
+    machine = Machine(0.12)
+    assert machine.timer.first_look(0.14, None) == timing.Look((0.12,), 1.0)
+    assert machine.timer.first_look(0.14, 0.1) == timing.Look((0.12,), 1.0)
+    assert machine.timer.first_look(0.14, 0.04) == timing.Look((0.12,), 1.0, early_stopped=True)
     assert (machine.calls, machine.asked) == (3, [])
 
 
