@@ -2,8 +2,7 @@
 
 Random candidates as in `throughput.py`. Every candidate is compiled under every set of options in
 turn, in one process, so that noise hits all alike; costs are CPU time. Then its kernels are timed
-in turn as well: options are worth something only if the kernels stay as fast. An option that is in
-use is measured by what the others cost without it.
+in turn as well: options are worth something only if the kernels stay as fast.
 
     python runs/compile_cost.py --table runs/compile_cost.md
 """
@@ -31,6 +30,7 @@ DSE = "-dse-memoryssa-path-check-limit:uint=5"
 ARITHMETIC = "-scalar-evolution-max-arith-depth:uint=2"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "stock options": (),
+    "as candidates are compiled": tvm_adapter.QUICK_LLVM,
     "dag-maps-huge-region=100": (HUGE_REGION,),
     "dag-maps-huge-region=50": ("-dag-maps-huge-region:uint=50",),
     "and dse-memoryssa-path-check-limit=5": (HUGE_REGION, DSE),
