@@ -294,16 +294,24 @@ def make_target(mcpu: str, cores: int, llvm_options: Sequence[str] = ()) -> Targ
     return Target({**config, "cl-opt": list(llvm_options)} if llvm_options else config)
 
 
-def lower(mod: IRModule, target: Target) -> IRModule:
+def lower(mod: IRModule, target: Target, *, quick: bool = False) -> IRModule:
     """Run TVM's lowering passes on a scheduled module: what is left is what LLVM gets.
 
     Two schedules that lower to equal modules (compare `code_hash`) are the same code.
+
+    Args:
+        mod: The scheduled module.
+        target: What it is lowered for.
+        quick: Leave out the elimination of common subexpressions, nearly half of the time; LLVM
+            eliminates them too.
     """
+    import tvm
     from tvm import tirx
 
-    passes, finalize, _ = tirx.get_default_tir_pipeline(target)
-    bound = tirx.transform.BindTarget(target.with_host(target))(mod)
-    return finalize()(passes(bound))
+    with tvm.transform.PassContext(config={"tirx.disable_cse_tir": quick}):
+        passes, finalize, _ = tirx.get_default_tir_pipeline(target)
+        bound = tirx.transform.BindTarget(target.with_host(target))(mod)
+        return finalize()(passes(bound))
 
 
 def generate_code(lowered: IRModule, target: Target) -> Any:

@@ -31,7 +31,7 @@ from schedenv.measure.turns import MachineTurns
 from schedenv.space import Point
 from schedenv.tasks import Task
 
-_ROUND = 32
+_ROUND = 64
 """Candidates built before any of them is run."""
 
 _FIRST_ROUND = 4

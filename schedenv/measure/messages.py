@@ -32,10 +32,17 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Lower(msgspec.Struct, frozen=True, tag=True):
-    """Apply a point (or none, for `UNTUNED`) and lower it to the code that LLVM would get."""
+    """Apply a point (or none, for `UNTUNED`) and lower it to the code that LLVM would get.
+
+    Attributes:
+        job: Which.
+        point: What it measures.
+        quick: Whether the compiler may save time: see `schedenv.tvm_adapter.lower`.
+    """
 
     job: int
     point: Point
+    quick: bool = False
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -31,7 +32,7 @@ from schedenv.measure.buffers import on_pages
 from schedenv.measure.placement import Placement
 from schedenv.measure.result import Phases, Status
 from schedenv.measure.verify import VerificationData, deviation
-from schedenv.space import UNTUNED, Point, Space
+from schedenv.space import UNTUNED, Space
 
 _PR_SET_PDEATHSIG = 1
 
@@ -61,7 +62,7 @@ class Worker:
             self._placement.anywhere()
         match request:
             case messages.Lower():
-                return self._lower(request.job, request.point)
+                return self._lower(request)
             case messages.Build():
                 return self._build(request)
             case messages.Run():
@@ -85,8 +86,9 @@ class Worker:
             self._reference.time_s()
         self._placement.beside_pool()
 
-    def _lower(self, job: int, point: Point) -> messages.Lowered:
+    def _lower(self, request: messages.Lower | messages.Build) -> messages.Lowered:
         """Apply and lower, unless that was done; what comes out waits for `Build`."""
+        job, point = request.job, request.point
         if job in self._lowered:
             return self._lowered[job][1]
         program: str | None = None
@@ -96,7 +98,7 @@ class Worker:
             mod = self._mod if point == UNTUNED else self._space.apply(point).mod
             program = tvm_adapter.structural_hash(mod)
             applied_s = time.perf_counter() - start
-            lowered = tvm_adapter.lower(mod, self._target)
+            lowered = tvm_adapter.lower(mod, self._target, quick=request.quick)
             code = tvm_adapter.code_hash(lowered)
         except (ConstraintError, IllegalPointError) as error:
             phases = Phases(apply_s=time.perf_counter() - start)
@@ -112,7 +114,7 @@ class Worker:
 
     def _build(self, request: messages.Build) -> messages.Built:
         if request.job not in self._lowered:
-            failed = self._lower(request.job, request.point)
+            failed = self._lower(request)
             if failed.status is not Status.OK:
                 return messages.Built(
                     failed.job, failed.status, failed.reason, failed.program, failed.phases
@@ -240,6 +242,9 @@ def main() -> None:
         reason = f"{type(error).__name__}: {tvm_adapter.first_line(error)}"
         control.send(nursery.encode(nursery.Grown(reason)))
         return
+    # What is here now stays: workers need not look through it for garbage again and again.
+    gc.collect()
+    gc.freeze()
     control.send(nursery.encode(nursery.Grown()))
     while True:
         packet, descriptors, _, _ = socket.recv_fds(control, 4096, 2)

@@ -20,7 +20,6 @@ import numpy as np
 
 from schedenv import tvm_adapter
 from schedenv.measure import messages, timing, worker
-from schedenv.space import Point
 
 FOR_EVER_S = 1e6
 GIANT_S = 10.0
@@ -33,12 +32,12 @@ glitches = 0
 
 
 class FaultyWorker(worker.Worker):
-    def _lower(self, job: int, point: Point) -> messages.Lowered:
+    def _lower(self, request: messages.Lower | messages.Build) -> messages.Lowered:
         global current_fault  # noqa: PLW0603
-        current_fault = json.loads(faults_file.read_text()).get(str(point), "")
-        fault_of_job[job] = current_fault
+        current_fault = json.loads(faults_file.read_text()).get(str(request.point), "")
+        fault_of_job[request.job] = current_fault
         misbehave("apply", current_fault)
-        answer = super()._lower(job, point)
+        answer = super()._lower(request)
         if current_fault.startswith("a giant"):
             slow = msgspec.structs.replace(answer.phases, build_s=GIANT_S)
             answer = msgspec.structs.replace(answer, phases=slow)
