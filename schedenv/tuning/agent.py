@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schedenv.errors import UnknownNameError
+from schedenv.hardware import Hardware
 from schedenv.measure.result import Result
 from schedenv.space import Point, SearchSpace
+
+if TYPE_CHECKING:
+    from schedenv.envs.problems import DescribedTask
 
 ENTRY_POINT_GROUP = "schedenv.agents"
 
@@ -43,14 +48,68 @@ def agent_names() -> list[str]:
     return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
 
 
-def make_agent(name: str, space: SearchSpace, seed: int) -> Agent:
-    """Create an installed agent by name.
+def make_agent(
+    name: str,
+    space: SearchSpace,
+    seed: int,
+    task: DescribedTask | None = None,
+    hardware: Hardware | None = None,
+) -> Agent:
+    """Create an agent by name; see `find_agent`, and `AgentFactory.make` for the arguments.
+
+    Raises:
+        UnknownNameError: No agent has that name.
+        InputError: The name is that of a file or a checkpoint that cannot be used.
+    """
+    return find_agent(name).make(space, seed, task, hardware)
+
+
+@dataclass(frozen=True)
+class AgentFactory:
+    """An agent that was found by name.
+
+    Attributes:
+        name: What results call it.
+        create: Makes one.
+    """
+
+    name: str
+    create: Callable[[SearchSpace, int, DescribedTask | None, Hardware | None], Agent]
+
+    def make(
+        self,
+        space: SearchSpace,
+        seed: int,
+        task: DescribedTask | None = None,
+        hardware: Hardware | None = None,
+    ) -> Agent:
+        """Create the agent.
+
+        Args:
+            space: The points it may ask for.
+            seed: Of everything random.
+            task: What is tuned; a trained agent needs it.
+            hardware: What it runs on; a trained agent needs it.
+        """
+        return self.create(space, seed, task, hardware)
+
+
+def find_agent(name: str) -> AgentFactory:
+    """Find an agent by name, without creating one.
+
+    Args:
+        name: An installed agent.
 
     Raises:
         UnknownNameError: No agent has that name.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == name:
-            agent: Agent = point.load()(space, seed)
-            return agent
+            return AgentFactory(name, _ignoring_the_task(point.load()))
     raise UnknownNameError("agent", name, agent_names())
+
+
+def _ignoring_the_task(
+    cls: Callable[[SearchSpace, int], Agent],
+) -> Callable[[SearchSpace, int, DescribedTask | None, Hardware | None], Agent]:
+    return lambda space, seed, _task, _hardware: cls(space, seed)

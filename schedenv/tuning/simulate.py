@@ -101,7 +101,7 @@ def simulate(table: Table, agent_name: str, budget: Budget, seed: int) -> Simula
     loop = Loop(
         table.info.task,
         space,
-        make_agent(agent_name, space, seed),
+        make_agent(agent_name, space, seed, table.info.task, table.info.hardware),
         measurer,
         _NothingKept(),
         own_budget,

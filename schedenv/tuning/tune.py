@@ -115,7 +115,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     budget = Budget(request.trials, request.seconds)
     task.check_memory()
     space = Space(task.mod, hardware)
-    agent = make_agent(request.agent, space, request.seed)
+    agent = make_agent(request.agent, space, request.seed, task, hardware)
     out = run_dir.open_run_dir(request.out, resume=request.resume)
     run = _describe_run(request, hardware, peaks, space)
     if request.resume:
