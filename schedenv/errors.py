@@ -93,6 +93,10 @@ class TrainingDivergedError(SchedenvError, RuntimeError):
     """A policy whose weights are no longer finite; its last checkpoint is from before."""
 
 
+class AgentError(SchedenvError, RuntimeError):
+    """An agent broke its contract; the message names it."""
+
+
 class ModelOutputError(SchedenvError, RuntimeError):
     """A cost model that predicts something else than one finite number a point."""
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from schedenv import __version__
 from schedenv.cli.collect import collect
+from schedenv.cli.compare import compare
 from schedenv.cli.doctor import doctor
 from schedenv.cli.export import export
 from schedenv.cli.fit import fit
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(tasks)
 app.command()(tune)
+app.command()(compare)
 app.command()(record)
 app.command()(collect)
 app.command()(fit)

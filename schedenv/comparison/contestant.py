@@ -33,6 +33,8 @@ class Entry:
         elapsed_s: Everything it caused, its own thinking included.
         counts: Candidates by status.
         finalists: Its best few, fastest first, to be measured again with everyone's.
+        fault: What it did wrong without ending early, in words, such as asking for nothing; None
+            if it did nothing wrong.
     """
 
     curve: tuple[tuple[float, int, float], ...]
@@ -40,6 +42,7 @@ class Entry:
     elapsed_s: float
     counts: dict[str, int]
     finalists: tuple[Point, ...]
+    fault: str | None = None
 
 
 class Contestant(Protocol):
@@ -118,6 +121,7 @@ class AgentContestant:
                 elapsed_s=budget.elapsed_s,
                 counts={status.value: count for status, count in progress.counts.items()},
                 finalists=tuple(best_candidates(loop.results)),
+                fault=progress.fault,
             )
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from schedenv.errors import UnknownNameError
+from schedenv.errors import AgentError, UnknownNameError
 from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status
 from schedenv.records import RecordStore
 from schedenv.space import Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import Agent, Budget, Loop, Progress, agent_names, make_agent
-from schedenv.tuning.loop import BATCH, AgentError
+from schedenv.tuning.loop import BATCH
 
 from .synthetic import ScriptedMeasurer, bowl, failed, ok
 
