@@ -19,6 +19,7 @@ from schedenv.cli.fleet import app as fleet
 from schedenv.cli.record import record
 from schedenv.cli.records import app as records
 from schedenv.cli.replay import replay
+from schedenv.cli.report import report
 from schedenv.cli.tasks import tasks
 from schedenv.cli.train import train
 from schedenv.cli.tune import tune
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(tasks)
 app.command()(tune)
 app.command()(compare)
+app.command()(report)
 app.command()(record)
 app.command()(collect)
 app.command()(fit)

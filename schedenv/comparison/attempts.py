@@ -149,7 +149,8 @@ def write_results(path: Path, attempts: Iterable[Attempt], facts: Sequence[Facts
             head = (attempt.task, attempt.agent, attempt.seed)
             for seconds, trials, found_s in attempt.curve:
                 best_s = found_s
-                writer.writerow([*head, "improvement", *_numbers(seconds, trials, best_s, fact)])
+                step = _numbers(seconds, trials, best_s, fact)
+                writer.writerow([*head, "improvement", *step, ""])
             end = _numbers(attempt.elapsed_s, attempt.trials, best_s, fact)
             writer.writerow([*head, "end", *end, attempt.failure or ""])
 

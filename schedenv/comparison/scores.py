@@ -104,6 +104,25 @@ class Field:
             reached += [done for _, done in found]
         return Reaching(ratios, float(np.mean(reached)))
 
+    def latencies(self, fact: Facts, agent: str, axis: Axis, marks: Doubles) -> Doubles:
+        """The best latency that attempts on a task knew at several moments, seconds a call.
+
+        Args:
+            fact: Of the task.
+            agent: Whose attempts.
+            axis: What moments are counted in.
+            marks: The moments, shape (k,).
+
+        Returns:
+            Shape (seeds, k).
+        """
+        return np.array(
+            [
+                [latency_at(attempt, fact, axis, mark) for mark in marks]
+                for attempt in self._of(fact, agent)
+            ]
+        )
+
     def spent(self, axis: Axis) -> float:
         """The median of what attempts spent, in units of `axis`."""
         amounts = [

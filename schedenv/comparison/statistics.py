@@ -40,7 +40,7 @@ class Interval:
     high: float
 
 
-def interquartile_mean(scores: Scores, seed: int = 0) -> Interval:
+def interquartile_mean(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The mean of the middle half of all runs of all tasks.
 
     It is as robust as the median to a few lucky runs, and uses more of the data.
@@ -48,11 +48,16 @@ def interquartile_mean(scores: Scores, seed: int = 0) -> Interval:
     Args:
         scores: Of one contestant.
         seed: Of the bootstrap.
+        resamples: How often runs are drawn anew.
 
     Raises:
         InputError: A task has no scores.
     """
-    return _interval(_checked(scores), lambda drawn: _trimmed_mean(np.hstack(drawn)), seed)
+
+    def overall(drawn: Sequence[Doubles]) -> Doubles:
+        return _trimmed_mean(np.hstack(drawn))
+
+    return _interval(_checked(scores), overall, seed, resamples)
 
 
 def mean(scores: Scores, seed: int = 0) -> Interval:
@@ -151,12 +156,15 @@ def geometric_mean(ratios: Scores, seed: int = 0) -> Interval:
 
 
 def _interval(
-    scores: Scores, statistic: Callable[[Sequence[Doubles]], Doubles], seed: int
+    scores: Scores,
+    statistic: Callable[[Sequence[Doubles]], Doubles],
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> Interval:
     """A statistic of arrays whose last axis is the runs of a task, and its interval."""
     rng = np.random.default_rng(seed)
     drawn = [
-        of_task[rng.integers(len(of_task), size=(RESAMPLES, len(of_task)))] for of_task in scores
+        of_task[rng.integers(len(of_task), size=(resamples, len(of_task)))] for of_task in scores
     ]
     low, high = np.quantile(statistic(drawn), _CONFIDENCE)
     estimate = statistic([of_task[None] for of_task in scores])[0]

@@ -1,6 +1,8 @@
-"""A race's summary for people: a table on the screen, and Markdown."""
+"""A race's summary for people: a table on the screen, and sections for Markdown and HTML."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from rich.table import Table
 
@@ -9,14 +11,43 @@ from schedenv.comparison.statistics import Interval
 from schedenv.comparison.summary import Standing, Summary
 
 
+@dataclass(frozen=True)
+class Section:
+    """A table with a title.
+
+    Attributes:
+        title: What it shows.
+        note: What has to be known to read it; empty if nothing.
+        headings: Of its columns.
+        rows: Its cells.
+    """
+
+    title: str
+    note: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 def standings_table(summary: Summary) -> Table:
-    """The contestants, the best one last column first: a table for the screen."""
-    grid = Table(box=None, pad_edge=False, title_justify="left")
-    for number, heading in enumerate(_headings(summary)):
-        grid.add_column(heading, justify="left" if number == 0 else "right")
-    for standing in summary.standings:
-        grid.add_row(*_cells(summary, standing))
+    """The contestants, in the order given: a table for the screen."""
+    section = _standings(summary)
+    grid = Table(box=None, pad_edge=False, title=caption(summary), title_justify="left")
+    for number, heading in enumerate(section.headings):
+        grid.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in section.rows:
+        grid.add_row(*row)
     return grid
+
+
+def caption(summary: Summary) -> str:
+    """What is compared, in words."""
+    known = "the known optimum's speed" if summary.tables else "the speed of the best kernel found"
+    unit = "simulated seconds" if summary.tables else "seconds"
+    budget = f"{summary.budget:g} {unit if summary.axis is Axis.SECONDS else 'trials'}"
+    return (
+        f"quality: share of {known} after {budget}, interquartile mean over {len(summary.facts)} "
+        f"tasks x {summary.seeds} seeds; 95 % intervals"
+    )
 
 
 def failure_lines(summary: Summary) -> list[str]:
@@ -25,65 +56,97 @@ def failure_lines(summary: Summary) -> list[str]:
     return [f"failed {count} times: {reason}" for reason, count in ranked]
 
 
-def markdown(summary: Summary) -> list[str]:
-    """The summary as lines of Markdown: standings by part of the budget, then by task."""
-    headings = _headings(summary)
-    lines = [_row(headings), _rule(len(headings))]
-    lines += [_row(_cells(summary, standing)) for standing in summary.standings]
-    parts = [f"{_amount(c.at, summary.axis)}" for c in summary.standings[0].checkpoints]
-    lines += ["", "Quality (interquartile mean) by part of the budget:", ""]
-    lines += [_row(["", *parts]), _rule(len(parts) + 1)]
-    for standing in summary.standings:
-        lines.append(_row([standing.agent, *(_range(c.quality) for c in standing.checkpoints)]))
-    lines += ["", f"Probability of being better than {summary.reference}:", ""]
-    lines += [_row(["", *parts]), _rule(len(parts) + 1)]
-    for standing in summary.standings:
-        if standing.agent != summary.reference:
-            odds = [_range(c.improvement) for c in standing.checkpoints]
-            lines.append(_row([standing.agent, *odds]))
-    agents = [standing.agent for standing in summary.standings]
-    lines += ["", "Quality at the end, by task:", "", _row(["task", *agents])]
-    lines.append(_rule(len(agents) + 1))
-    for fact in summary.facts:
-        cells = [_range(standing.by_task[fact.title]) for standing in summary.standings]
-        lines.append(_row([fact.title, *cells]))
-    return [*lines, *([""] if summary.failures else []), *failure_lines(summary)]
-
-
-def _headings(summary: Summary) -> list[str]:
-    known = "optimum" if summary.tables else "best found by anybody"
-    unit = "simulated seconds" if summary.tables else "seconds"
-    budget = f"{summary.budget:g} {unit if summary.axis is Axis.SECONDS else 'trials'}"
+def sections(summary: Summary) -> list[Section]:
+    """Everything that a race says, as tables."""
+    reference, standings = summary.reference, summary.standings
+    marks = tuple(_amount(point.at, summary.axis) for point in standings[0].checkpoints)
+    others = [standing for standing in standings if standing.agent != reference]
     return [
+        _standings(summary),
+        Section(
+            "Quality by part of the budget",
+            "",
+            ("agent", *marks),
+            tuple((s.agent, *(_range(c.quality) for c in s.checkpoints)) for s in standings),
+        ),
+        Section(
+            f"Probability of being better than {reference} by part of the budget",
+            "Of a run drawn at random on a task drawn at random; a tie counts half. An interval "
+            "above 0.5 says better, one below says worse.",
+            ("agent", *marks),
+            tuple((s.agent, *(_range(c.improvement) for c in s.checkpoints)) for s in others),
+        ),
+        Section(
+            f"Time to reach what {reference} had in the end",
+            f"How many times sooner, in {summary.axis.value}, geometric mean; a run that never had "
+            "it counts with its whole budget, so the factor is then at most that.",
+            ("agent", "times sooner", "runs that had it"),
+            tuple((s.agent, _range(s.sooner), f"{s.reached:.0%}") for s in others),
+        ),
+        Section(
+            "Quality at the end by task",
+            "",
+            ("task", *(standing.agent for standing in standings)),
+            tuple(
+                (fact.title, *(_range(standing.by_task[fact.title]) for standing in standings))
+                for fact in summary.facts
+            ),
+        ),
+    ]
+
+
+def markdown(summary: Summary) -> list[str]:
+    """The summary as lines of Markdown."""
+    lines = []
+    for section in sections(summary):
+        lines += [f"## {section.title}", ""]
+        if section.note:
+            lines += [section.note, ""]
+        lines += [_row(section.headings), "|---|" + "---:|" * (len(section.headings) - 1)]
+        lines += [*map(_row, section.rows), ""]
+    if summary.failures:
+        lines += ["## Failures", "", *(f"- {line}" for line in failure_lines(summary)), ""]
+    return lines[:-1]
+
+
+def _standings(summary: Summary) -> Section:
+    headings = (
         "agent",
-        f"share of the {known} after {budget}",
+        "quality",
         "mean regret",
         f"better than {summary.reference}",
-        f"sooner at {summary.reference}'s end result",
-        "failed attempts",
+        "sooner",
+        "had it",
+        "failed runs",
         "failed candidates",
-    ]
+    )
+    return Section(
+        "Standings",
+        f"{caption(summary)}.",
+        headings,
+        tuple(_standing(summary, standing) for standing in summary.standings),
+    )
 
 
-def _cells(summary: Summary, standing: Standing) -> list[str]:
+def _standing(summary: Summary, standing: Standing) -> tuple[str, ...]:
     last = standing.checkpoints[-1]
-    is_reference = standing.agent == summary.reference
-    return [
+    compared: tuple[str, ...] = ("-", "-", "-")
+    if standing.agent != summary.reference:
+        compared = (
+            _range(last.improvement),
+            f"{standing.sooner.estimate:.2f}x",
+            f"{standing.reached:.0%}",
+        )
+    quality, improvement, *rest = _range(last.quality), *compared
+    return (
         standing.agent,
-        _range(last.quality),
+        quality,
         f"{last.mean_regret.estimate:.2%}",
-        "-" if is_reference else _range(last.improvement),
-        "-" if is_reference else _sooner(standing),
+        improvement,
+        *rest,
         f"{standing.failed} of {standing.attempts}",
         f"{standing.failure_rate:.1%}",
-    ]
-
-
-def _sooner(standing: Standing) -> str:
-    at_most = "" if standing.reached == 1 else "at most "
-    interval = standing.sooner
-    text = f"{at_most}{interval.estimate:.2f}x ({interval.low:.2f} to {interval.high:.2f})"
-    return text if standing.reached == 1 else f"{text}, {standing.reached:.0%} had it"
+    )
 
 
 def _range(interval: Interval | None) -> str:
@@ -96,9 +159,5 @@ def _amount(at: float, axis: Axis) -> str:
     return f"{at:g} s" if axis is Axis.SECONDS else f"{at:g} trials"
 
 
-def _row(cells: list[str]) -> str:
+def _row(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _rule(columns: int) -> str:
-    return "|---|" + "---:|" * (columns - 1)
