@@ -38,7 +38,7 @@ class ShapeError(InputError):
 
 
 class ProgramFileError(InputError):
-    """A user's Python file that cannot be imported or does not define a tunable program."""
+    """A user's Python file that cannot be imported, or does not define what it should."""
 
 
 class OutputDirError(InputError):

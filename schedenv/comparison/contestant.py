@@ -15,7 +15,7 @@ from schedenv.records import RecordStore
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import run_dir
-from schedenv.tuning.agent import agent_names, find_agent
+from schedenv.tuning.agent import AgentFactory, TuningContext, agent_names, find_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.finalists import best_candidates
 from schedenv.tuning.loop import Loop
@@ -80,15 +80,12 @@ class AgentContestant:
     """An agent in the tuning loop, measured on this machine; resumes from its record store.
 
     Args:
-        name: An agent as `schedenv.tuning.agent.find_agent` knows it.
-
-    Raises:
-        InputError: There is no such agent.
+        factory: The agent, as `schedenv.tuning.agent.find_agent` found it.
     """
 
-    def __init__(self, name: str) -> None:
-        self._factory = find_agent(name)
-        self.name = self._factory.name
+    def __init__(self, factory: AgentFactory) -> None:
+        self._factory = factory
+        self.name = factory.name
 
     def run(self, task: Task, hardware: Hardware, budget: Budget, seed: int, out: Path) -> Entry:
         """Tune a task; see `Contestant`.
@@ -109,9 +106,10 @@ class AgentContestant:
                     f"the untuned program of {task.name} failed ({untuned.status.value}: "
                     f"{untuned.reason}); run: schedenv doctor"
                 )
+            context = TuningContext(task, hardware, untuned.estimate_s)
             # An agent may think when it is made, too.
             started_s = time.monotonic()
-            agent = self._factory.make(space, seed, task, hardware)
+            agent = self._factory.make(space, seed, context)
             budget.used_s = time.monotonic() - started_s
             loop = Loop(task, space, agent, measurer, store, budget, hardware)
             progress = loop.run()
@@ -147,6 +145,6 @@ def contestant(name: str) -> Contestant:
             found: Contestant = point.load()()
             return found
     try:
-        return AgentContestant(name)
+        return AgentContestant(find_agent(name))
     except UnknownNameError:
         raise UnknownNameError("contestant", name, contestant_names()) from None

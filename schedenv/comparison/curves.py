@@ -23,7 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4
 _MARKS = 48
 _RESAMPLES = 400
 _FIRST_SHARE = 1 / 64
-_LOWEST_THRESHOLD = 0.5
+_MARGIN = 0.01
 _THRESHOLDS = 101
 
 
@@ -118,11 +118,14 @@ class RaceData:
 
     def profiles(self) -> list[Line]:
         """Share of the runs whose score at the end is above each threshold, by contestant."""
-        thresholds = np.linspace(_LOWEST_THRESHOLD, 1.0, _THRESHOLDS)
+        scores = {
+            agent: self.field.scores(agent, self.summary.axis, np.inf) for agent in self.agents
+        }
+        worst = min(float(of_task.min()) for found in scores.values() for of_task in found)
+        thresholds = np.linspace(worst - _MARGIN, 1.0, _THRESHOLDS)
         lines = []
         for agent in self.agents:
-            scores = self.field.scores(agent, self.summary.axis, np.inf)
-            found: Profile = performance_profile(scores, thresholds)
+            found: Profile = performance_profile(scores[agent], thresholds)
             lines.append(Line(agent, thresholds, found.shares, found.low, found.high))
         return lines
 
@@ -136,4 +139,4 @@ def axis_title(data: RaceData, axis: Axis) -> str:
 
 def quality_title(data: RaceData) -> str:
     """What stands at the axis of the quality."""
-    return f"share of the {'known optimum' if data.summary.tables else 'best kernel found'}'s speed"
+    return f"share of the {'optimum' if data.summary.tables else 'best kernel'}'s speed"

@@ -9,7 +9,7 @@ from typing import Any
 
 from schedenv.comparison.curves import Line, RaceData, axis_title, quality_title
 from schedenv.comparison.scores import Axis
-from schedenv.comparison.text import caption, failure_lines, sections
+from schedenv.comparison.text import failure_lines, sections
 from schedenv.errors import MissingExtraError, OutputDirError
 from schedenv.tuning.run_dir import write_text
 
@@ -49,7 +49,7 @@ def write_page(data: RaceData, run: dict[str, Any], folder: Path) -> Path:
         ("Runs that are better than a threshold", _profiles(data, graph)),
         ("Latency by task", _by_task(data, graph, subplots)),
     ]
-    parts = [f"<h1>{html.escape(_title(data))}</h1>", _about(data, run), _tables(data)]
+    parts = [f"<h1>{html.escape(_title(data))}</h1>", _about(run), _tables(data)]
     for heading, figure in figures:
         parts.append(f"<h2>{heading}</h2>")
         parts.append(figure.to_html(full_html=False, include_plotlyjs=False))
@@ -81,13 +81,11 @@ def _title(data: RaceData) -> str:
     return f"{len(data.agents)} agents on {len(data.field.facts)} {where}"
 
 
-def _about(data: RaceData, run: dict[str, Any]) -> str:
+def _about(run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
-    lines = [f"<p>{html.escape(caption(data.summary))}.</p>"]
     machine = run.get("hardware")
     where = "recorded tables: exact and repeatable" if machine is None else f"measured on {machine}"
-    lines.append(f'<p class="note">{html.escape(f"{where}; {versions}")}</p>')
-    return "".join(lines)
+    return f'<p class="note">{html.escape(f"{where}; {versions}")}</p>'
 
 
 def _tables(data: RaceData) -> str:
@@ -114,7 +112,7 @@ def _quality(data: RaceData, graph: Any, subplots: Any) -> Any:
     figure = subplots.make_subplots(1, len(axes), horizontal_spacing=0.09)
     for column, axis in enumerate(axes, start=1):
         _add(figure, graph, data, data.quality(axis), 1, column, legend=column == 1)
-        figure.update_xaxes(type="log", title=axis_title(data, axis), row=1, col=column)
+        figure.update_xaxes(title=axis_title(data, axis), **_ticks(axis), row=1, col=column)
         figure.update_yaxes(title=quality_title(data), row=1, col=column)
     return _styled(figure, 420)
 
@@ -139,7 +137,7 @@ def _by_task(data: RaceData, graph: Any, subplots: Any) -> Any:
         row, column = number // columns + 1, number % columns + 1
         _add(figure, graph, data, data.latency_us(fact, axis), row, column, legend=number == 0)
         figure.add_hline(y=fact.best_s * 1e6, line_dash="dot", line_width=1, row=row, col=column)
-        figure.update_xaxes(type="log", title=axis_title(data, axis), row=row, col=column)
+        figure.update_xaxes(title=axis_title(data, axis), **_ticks(axis), row=row, col=column)
         figure.update_yaxes(type="log", title="latency, us", row=row, col=column)
     return _styled(figure, _PANEL_HEIGHT * rows + 60)
 
@@ -178,6 +176,13 @@ def _add(
             ),
             **where,
         )  # fmt: skip
+
+
+def _ticks(axis: Axis) -> dict[str, Any]:
+    """A logarithmic axis; trials are marked by powers of two."""
+    if axis is Axis.TRIALS:
+        return {"type": "log", "tickvals": [2**power for power in range(16)]}
+    return {"type": "log"}
 
 
 def _styled(figure: Any, height: int) -> Any:

@@ -16,7 +16,7 @@ FORMATS = ("png", "svg")
 
 _DPI = 110
 _COLUMNS = 3
-_PANEL_INCHES = (4.2, 3.0)
+_PANEL_INCHES = (4.4, 3.4)
 
 
 def draw(data: RaceData, folder: Path) -> list[Path]:
@@ -49,7 +49,8 @@ def _overall(data: RaceData) -> Any:
     left, middle, right = figure.subplots(1, 3)
     for axes, axis in ((left, Axis.TRIALS), (middle, Axis.SECONDS)):
         _plot(axes, data, data.quality(axis))
-        axes.set(xscale="log", xlabel=axis_title(data, axis), ylabel=quality_title(data))
+        _scale(axes, data, axis)
+        axes.set_ylabel(quality_title(data))
     _plot(right, data, data.profiles())
     right.set(xlabel=quality_title(data), ylabel="share of runs that are better")
     left.legend(frameon=False)
@@ -65,13 +66,22 @@ def _by_task(data: RaceData) -> Any:
     for axes, fact in zip(panels, facts, strict=False):
         _plot(axes, data, data.latency_us(fact, axis))
         axes.axhline(fact.best_s * 1e6, color="black", linewidth=0.8, linestyle=":")
-        axes.set(xscale="log", yscale="log", title=fact.title)
-        axes.set(xlabel=axis_title(data, axis), ylabel="latency, us")
+        _scale(axes, data, axis)
+        axes.set(yscale="log", title=fact.title, ylabel="latency, us")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     for axes in list(panels):
         axes.remove()
     if facts:
         figure.axes[0].legend(frameon=False)
     return figure
+
+
+def _scale(axes: Any, data: RaceData, axis: Axis) -> None:
+    """A logarithmic axis of a budget; trials are marked by powers of two."""
+    axes.set_xscale("log", base=2 if axis is Axis.TRIALS else 10)
+    axes.set_xlabel(axis_title(data, axis))
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _plot(axes: Any, data: RaceData, lines: list[Line]) -> None:

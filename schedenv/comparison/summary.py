@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.json"
 
-_FIRST_TRIALS = 8
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
@@ -97,12 +96,13 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def checkpoints_of(axis: Axis, budget: float) -> list[float]:
-    """Where contestants are compared: 8, 16, 32, ... trials, or parts of the seconds."""
+    """Where contestants are compared: 1, 8, 16, 32, ... trials, or parts of the seconds.
+
+    At one trial stands what a contestant proposes before it has seen any result.
+    """
     if axis is Axis.SECONDS:
         return [budget * share for share in _SHARES]
-    marks = [float(_FIRST_TRIALS)]
-    while marks[-1] * 2 < budget:
-        marks.append(marks[-1] * 2)
+    marks = [1.0, *(8.0 * 2**doubling for doubling in range(32))]
     return [mark for mark in marks if mark < budget] + [budget]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.table import Table
 
 from schedenv.comparison.scores import Axis
 from schedenv.comparison.statistics import Interval
 from schedenv.comparison.summary import Standing, Summary
+
+_COLUMNS_ON_SCREEN = 6
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,16 @@ class Section:
 
 
 def standings_table(summary: Summary) -> Table:
-    """The contestants, in the order given: a table for the screen."""
+    """The contestants, in the order given: a table that fits on a screen."""
     section = _standings(summary)
+    # A race without failures, the usual one, needs no columns for them.
+    shown = len(section.headings) if summary.failures else _COLUMNS_ON_SCREEN
     grid = Table(box=None, pad_edge=False, title=caption(summary), title_justify="left")
-    for number, heading in enumerate(section.headings):
-        grid.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for number, heading in enumerate(section.headings[:shown]):
+        justify: Literal["left", "right"] = "left" if number == 0 else "right"
+        grid.add_column(heading, justify=justify, no_wrap=number == 0)
     for row in section.rows:
-        grid.add_row(*row)
+        grid.add_row(*row[:shown])
     return grid
 
 
@@ -113,7 +119,7 @@ def _standings(summary: Summary) -> Section:
     headings = (
         "agent",
         "quality",
-        "mean regret",
+        "regret",
         f"better than {summary.reference}",
         "sooner",
         "had it",
@@ -152,7 +158,7 @@ def _standing(summary: Summary, standing: Standing) -> tuple[str, ...]:
 def _range(interval: Interval | None) -> str:
     if interval is None:
         return "-"
-    return f"{interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+    return f"{interval.estimate:.3f} ({interval.low:.3f}-{interval.high:.3f})"
 
 
 def _amount(at: float, axis: Axis) -> str:

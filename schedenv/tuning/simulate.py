@@ -12,7 +12,7 @@ from schedenv.measure.recorded import RecordedMeasurer
 from schedenv.measure.result import Result
 from schedenv.measure.table import Table
 from schedenv.records import Record
-from schedenv.tuning.agent import AgentFactory, find_agent
+from schedenv.tuning.agent import AgentFactory, TuningContext, find_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.loop import Loop
 
@@ -100,17 +100,17 @@ def simulate(table: Table, agent: str | AgentFactory, budget: Budget, seed: int)
         AgentError: The agent broke its contract.
     """
     factory = find_agent(agent) if isinstance(agent, str) else agent
-    measurer = RecordedMeasurer(table)
+    info, measurer = table.info, RecordedMeasurer(table)
     own_budget = dataclasses.replace(budget, clock=measurer.clock)
     space = table.space()
     loop = Loop(
-        table.info.task,
+        info.task,
         space,
-        factory.make(space, seed, table.info.task, table.info.hardware),
+        factory.make(space, seed, TuningContext(info.task, info.hardware, info.untuned_s)),
         measurer,
         _NothingKept(),
         own_budget,
-        table.info.hardware,
+        info.hardware,
     )
     progress = loop.run()
     curve = tuple(
