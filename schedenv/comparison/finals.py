@@ -66,28 +66,33 @@ def confirm_all(
         return LocalMeasurer(task, hardware, workers=1, seed=inputs_seed)
 
     anchor = _anchor(attempts)
-    scale: float | None = None
+    first: Samples = {}
     results: list[Confirmed] = []
-    untuned_s: float | None = None
     for seed, group in enumerate(_groups(attempts)):
         finalists = {point for attempt in group for point in _finalists(attempt, group)}
         points = sorted(finalists | ({anchor} if anchor is not None else set()))
         on_group(1 + len(points))
         samples = _sample(open_comparer or open_local, [UNTUNED, *points], seed)
-        if len(samples.get(UNTUNED, ())) < _FEWEST_SAMPLES:
+        if not _timed(UNTUNED, samples):
             raise MachineError(
                 f"the untuned program of {task.name} cannot be timed; run: schedenv doctor"
             )
-        factor = 1.0
-        if anchor is not None and anchor in samples:
-            anchor_s = robust_estimate(samples[anchor])
-            scale = scale or anchor_s
-            factor = scale / anchor_s
-        untuned = _second_half(samples[UNTUNED])
-        untuned_s = untuned_s or untuned.latency_s * factor
+        first = first or samples
+        factor = _factor(anchor, first, samples)
         results += [_judge(attempt, group, samples, factor) for attempt in group]
-    assert untuned_s is not None
-    return Finals(task.name, untuned_s, tuple(results))
+    return Finals(task.name, _second_half(first[UNTUNED]).latency_s, tuple(results))
+
+
+def _factor(anchor: Point | None, first: Samples, samples: Samples) -> float:
+    """What times of a group are multiplied by to be those of the first group."""
+    for point in (anchor, UNTUNED):
+        if point is not None and _timed(point, first) and _timed(point, samples):
+            return robust_estimate(first[point]) / robust_estimate(samples[point])
+    return 1.0
+
+
+def _timed(point: Point, samples: Samples) -> bool:
+    return len(samples.get(point, ())) >= _FEWEST_SAMPLES
 
 
 def _judge(
@@ -95,7 +100,7 @@ def _judge(
 ) -> Confirmed:
     """The winner of an attempt's finalists and of the untuned program."""
     entered = [UNTUNED, *_finalists(attempt, group)]
-    timed = [point for point in entered if len(samples.get(point, ())) >= _FEWEST_SAMPLES]
+    timed = [point for point in entered if _timed(point, samples)]
     winner = min(timed, key=lambda point: robust_estimate(_first_half(samples[point])))
     timing = _second_half(samples[winner])
     return Confirmed(
