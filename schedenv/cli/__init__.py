@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | record | collect | fit | train | export | ...`."""
+"""The command line: `schedenv tasks | tune | compare | record | fit | train | export | ...`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from schedenv import __version__
 from schedenv.cli.collect import collect
 from schedenv.cli.compare import compare
 from schedenv.cli.doctor import doctor
+from schedenv.cli.evaluate import evaluate
 from schedenv.cli.export import export
 from schedenv.cli.fit import fit
 from schedenv.cli.fleet import app as fleet
@@ -39,6 +40,7 @@ app.command()(record)
 app.command()(collect)
 app.command()(fit)
 app.command()(train)
+app.command()(evaluate)
 app.command()(replay)
 app.command()(export)
 app.command()(doctor)

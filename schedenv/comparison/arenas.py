@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from schedenv.comparison.attempts import Attempt, Facts, keep_finals, read_finals
-from schedenv.comparison.contestant import Contestant, Entry
+from schedenv.comparison.contestant import AgentContestant, Contestant, Entry, contestant
 from schedenv.comparison.finals import confirm_all, is_current
 from schedenv.comparison.race import Watcher
 from schedenv.comparison.scores import put_to_scale
+from schedenv.envs.arguments import read_tables
 from schedenv.errors import AgentError, InputError, MachineError, StoreError
-from schedenv.hardware import Hardware
+from schedenv.hardware import Hardware, detect
 from schedenv.measure.table import Table
-from schedenv.tasks import Task
-from schedenv.tuning.agent import AgentFactory
+from schedenv.measure.table_file import shipped_tables
+from schedenv.tasks import Task, resolve_many
+from schedenv.tuning.agent import AgentFactory, find_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.simulate import simulate
 
@@ -42,6 +44,11 @@ class RecordedArena:
     def describe(self) -> dict[str, Any]:
         """That it is on tables; see `Arena`."""
         return {"tables": True, "hardware": None, "versions": _versions()}
+
+    @property
+    def programs(self) -> dict[str, str]:
+        """Hashes of the tasks' programs, by title."""
+        return {title: table.info.task.content_hash for title, table in self._tables.items()}
 
     def attempt(self, task: str, agent: str, seed: int, budget: Budget) -> Attempt:
         """Search a table; see `Arena`."""
@@ -97,6 +104,11 @@ class LiveArena:
         """The machine; see `Arena`."""
         return {"tables": False, "hardware": self._hardware.fingerprint, "versions": _versions()}
 
+    @property
+    def programs(self) -> dict[str, str]:
+        """Hashes of the tasks' programs, by title."""
+        return {title: task.content_hash for title, task in self._tasks.items()}
+
     def attempt(self, task: str, agent: str, seed: int, budget: Budget) -> Attempt:
         """Tune on this machine; see `Arena`."""
         folder = self._out / RUNS / _slug(task) / _slug(agent) / str(seed)
@@ -129,6 +141,42 @@ class LiveArena:
             if title in finals
         ]
         return facts, put_to_scale(attempts, finals)
+
+
+def make_arena(
+    agents: Sequence[str | AgentFactory], specs: Sequence[str], tables: str | None, out: Path
+) -> RecordedArena | LiveArena:
+    """The arena that a command line names.
+
+    Args:
+        agents: Names of contestants, or agents that were found already.
+        specs: Suites and TASK strings, for a live race.
+        tables: Recorded tables separated by commas, or `all`; None for a live race.
+        out: The race's directory.
+
+    Raises:
+        InputError: Something named cannot be used, or both or neither of tasks and tables are.
+        MemoryLimitError: A task does not fit in memory.
+    """
+    if bool(specs) == (tables is not None):
+        raise InputError(
+            "expected either --tables, for recorded ones, or --suite or --task, for a race on "
+            f"this machine; got {'both' if specs else 'neither'}. Shipped tables: "
+            f"{', '.join(shipped_tables())}"
+        )
+    if tables is None:
+        tasks = [task for spec in specs for task in resolve_many(spec)]
+        entered = [
+            contestant(one) if isinstance(one, str) else AgentContestant(one) for one in agents
+        ]
+        return LiveArena(entered, tasks, detect(), out)
+    found = [find_agent(one) if isinstance(one, str) else one for one in agents]
+    wanted = list(shipped_tables()) if tables == "all" else tables.split(",")
+    named = [name.strip() for name in wanted if name.strip()]
+    read = read_tables(named, None)
+    # By their own names, not those of their tasks: a table is a part of a task's space.
+    titles = [Path(name).stem for name in named]
+    return RecordedArena(found, dict(zip(titles, read.tables, strict=True)))
 
 
 def _attempt(task: str, agent: str, seed: int, run: Callable[[], Entry]) -> Attempt:

@@ -45,6 +45,21 @@ def standings_table(summary: Summary) -> Table:
     return grid
 
 
+def trials_table(summary: Summary) -> Table:
+    """Quality by part of the budget, and how likely each is better than the reference there."""
+    section = sections(summary)[1]
+    grid = Table(box=None, pad_edge=False, title=caption(summary), title_justify="left")
+    grid.add_column(section.headings[0], no_wrap=True)
+    for heading in section.headings[1:]:
+        grid.add_column("zero-shot" if heading == "1 trial" else heading, justify="right")
+    for standing, row in zip(summary.standings, section.rows, strict=True):
+        grid.add_row(*row)
+        if standing.agent != summary.reference:
+            odds = [_range(point.improvement) for point in standing.checkpoints]
+            grid.add_row(f"  better than {summary.reference}", *odds, style="dim")
+    return grid
+
+
 def caption(summary: Summary) -> str:
     """What is compared, in words."""
     known = "the known optimum's speed" if summary.tables else "the speed of the best kernel found"
@@ -162,7 +177,7 @@ def _range(interval: Interval | None) -> str:
 
 
 def _amount(at: float, axis: Axis) -> str:
-    return f"{at:g} s" if axis is Axis.SECONDS else f"{at:g} trials"
+    return f"{at:g} s" if axis is Axis.SECONDS else f"{at:g} trial{'s' if at > 1 else ''}"
 
 
 def _row(cells: tuple[str, ...]) -> str:
