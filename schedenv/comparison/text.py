@@ -47,17 +47,24 @@ def standings_table(summary: Summary) -> Table:
 
 def trials_table(summary: Summary) -> Table:
     """Quality by part of the budget, and how likely each is better than the reference there."""
-    section = sections(summary)[1]
     grid = Table(box=None, pad_edge=False, title=caption(summary), title_justify="left")
-    grid.add_column(section.headings[0], no_wrap=True)
-    for heading in section.headings[1:]:
-        grid.add_column("zero-shot" if heading == "1 trial" else heading, justify="right")
-    for standing, row in zip(summary.standings, section.rows, strict=True):
-        grid.add_row(*row)
+    grid.add_column("agent", no_wrap=True)
+    for point in summary.standings[0].checkpoints:
+        is_blind = summary.axis is Axis.TRIALS and point.at == 1
+        heading = "zero-shot" if is_blind else _amount(point.at, summary.axis)
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for standing in summary.standings:
+        grid.add_row(standing.agent, *(_two_lines(c.quality) for c in standing.checkpoints))
         if standing.agent != summary.reference:
-            odds = [_range(point.improvement) for point in standing.checkpoints]
+            odds = [_two_lines(point.improvement) for point in standing.checkpoints]
             grid.add_row(f"  better than {summary.reference}", *odds, style="dim")
     return grid
+
+
+def _two_lines(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.estimate:.3f}\n{interval.low:.2f}-{interval.high:.2f}"
 
 
 def caption(summary: Summary) -> str:

@@ -15,17 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from schedenv.envs.actions import STOP, EditActions
+from schedenv.envs.actions import STOP
+from schedenv.envs.batch_actions import BatchActions
+from schedenv.envs.batch_observations import BatchObservation
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation
 from schedenv.errors import InputError
 from schedenv.measure.result import Result
 from schedenv.space import Point, SearchSpace
+from schedenv.space.batching import batch_space
 from schedenv.training.checkpoint import TrainedPolicy, load_policy
 from schedenv.training.trainer import find_trainer
 from schedenv.tuning.agent import Agent, Create, TuningContext
 
 TRACKS = 4
+_STARTS = 16
 _FREE_STEPS = 256
 """Steps between known points, which cost nothing, before an agent gives up finding a new one."""
 
@@ -56,6 +60,83 @@ def trained_agent(trained: TrainedPolicy) -> Create:
         return trainer.make_agent(trained, space, seed, context)
 
     return create
+
+
+class PolicyWalk:
+    """Where a policy goes from several points of one task at once.
+
+    Args:
+        trained: The policy.
+        space: The task's points.
+        context: The task and the machine.
+
+    Attributes:
+        most_steps: Steps of an episode.
+
+    Raises:
+        InputError: The task does not fit into the layout that the policy was trained with.
+    """
+
+    def __init__(self, trained: TrainedPolicy, space: SearchSpace, context: TuningContext) -> None:
+        layout = Layout.of(dict(trained.info.spaces.layout))
+        layout.check(space, context.task.name)
+        batch = batch_space(space)
+        self.most_steps = trained.info.max_steps
+        self._policy, self._space = trained.policy, space
+        self._actions = BatchActions(batch, layout)
+        self._knobs = BatchObservation(batch, layout)
+        seen = KnobObservation(layout).build(
+            context.task, space, context.hardware, space.default(), 1.0, (1.0, 1.0)
+        )
+        self._constant = {key: seen[key] for key in ("task", "hardware")}
+
+    def step(
+        self,
+        points: Sequence[Point],
+        steps: Sequence[int],
+        speedups: Sequence[tuple[float, float]],
+        rng: np.random.Generator,
+    ) -> list[Point | None]:
+        """The points after one action each; None where the policy stops.
+
+        Args:
+            points: Where it stands.
+            steps: Steps taken in each episode.
+            speedups: Of each point, and of the best of its episode; 0 for one that failed.
+            rng: Draws from the policy's distribution.
+        """
+        rows = self._space.encode(points)
+        knobs, knob_mask, sketch = self._knobs.build(rows)
+        progress = np.empty((len(rows), 3), np.float32)
+        progress[:, 0] = 1.0 - np.asarray(steps) / self.most_steps
+        with np.errstate(divide="ignore"):
+            progress[:, 1:] = np.log2(np.asarray(speedups)) / 10
+        seen = {
+            "knobs": knobs,
+            "knob_mask": knob_mask,
+            "sketch": sketch,
+            "progress": np.clip(progress, -1.0, 1.0),
+            **{key: np.repeat(value[None], len(rows), 0) for key, value in self._constant.items()},
+        }
+        actions = self._policy.act(seen, self._actions.mask(rows), rng)
+        moved = self._space.decode(self._actions.apply(rows, actions)[0])
+        return [
+            None if action == STOP else point for action, point in zip(actions, moved, strict=True)
+        ]
+
+    def blind(self, points: Sequence[Point], rng: np.random.Generator) -> list[Point]:
+        """Where it ends up from points when it is told no time at all."""
+        ends = list(points)
+        walking = list(range(len(ends)))
+        for step in range(self.most_steps):
+            here = [ends[index] for index in walking]
+            there = self.step(here, [step] * len(here), [(1.0, 1.0)] * len(here), rng)
+            for index, point in zip(walking, there, strict=True):
+                ends[index] = ends[index] if point is None else point
+            walking = [i for i, point in zip(walking, there, strict=True) if point is not None]
+            if not walking:
+                break
+        return ends
 
 
 @dataclass
@@ -95,30 +176,32 @@ class PolicyAgent:
         context: TuningContext,
         tracks: int = TRACKS,
     ) -> None:
-        layout = Layout.of(dict(trained.info.spaces.layout))
-        layout.check(space, context.task.name)
-        self._policy, self._most_steps = trained.policy, trained.info.max_steps
-        self._space, self._context = space, context
-        self._actions, self._observation = EditActions(layout), KnobObservation(layout)
+        self._walk = PolicyWalk(trained, space, context)
+        self._space, self._untuned_s = space, context.untuned_s
         self._rng = np.random.default_rng(seed)
         self._speedups: dict[Point, float] = {}
+        self._starts: list[Point] = []
         self._tracks: list[_Track | None] = [None] * tracks
         self._asked_by: dict[Point, list[int]] = {}
 
     def ask(self, count: int) -> list[Point]:
         """One new point of every track, as long as tracks find any."""
         self._asked_by = {}
-        for number in range(min(count, len(self._tracks))):
-            point = self._next(number)
-            self._asked_by.setdefault(point, []).append(number)
+        waiting = list(range(min(count, len(self._tracks))))
+        for _ in range(_FREE_STEPS):
+            if not waiting:
+                break
+            waiting = self._advance(waiting)
+        for number in waiting:
+            self._tracks[number] = None
+            self._asked_by.setdefault(self._space.sample(self._rng), []).append(number)
         return list(self._asked_by)
 
     def tell(self, results: Sequence[Result]) -> None:
         """Take the tracks to the points that were measured."""
         for result in results:
             known_s = result.estimate_s
-            speedup = self._context.untuned_s / known_s if known_s is not None else 0.0
-            self._speedups[result.point] = speedup
+            self._speedups[result.point] = 0.0 if known_s is None else self._untuned_s / known_s
             for number in self._asked_by.get(result.point, []):
                 self._arrive(number, result.point)
 
@@ -127,56 +210,46 @@ class PolicyAgent:
         ranked = sorted(self._speedups.items(), key=lambda item: (-item[1], item[0]))
         return {"speedups": [[speedup, str(point)] for point, speedup in ranked[:16]]}
 
-    def _next(self, number: int) -> Point:
-        """The next point that a track wants to know; one known already if it finds no other."""
-        for _ in range(_FREE_STEPS):
-            track = self._tracks[number]
-            point = self._start() if track is None else self._step(track)
+    def _advance(self, waiting: Sequence[int]) -> list[int]:
+        """Take tracks one step further; those that have not come to an unknown point."""
+        going = {number: track for number in waiting if (track := self._tracks[number])}
+        places: dict[int, Point | None] = {}
+        if going:
+            stepped = self._walk.step(
+                [track.point for track in going.values()],
+                [track.steps for track in going.values()],
+                [(self._speedups[track.point], track.best) for track in going.values()],
+                self._rng,
+            )
+            places = dict(zip(going, stepped, strict=True))
+        left = []
+        for number in waiting:
+            point = places[number] if number in going else self._start()
+            if point is not None and point not in self._speedups:
+                if point not in self._asked_by:
+                    self._asked_by[point] = [number]
+                    continue
+                point = None  # another track has just asked for it
             if point is None:
                 self._tracks[number] = None
-                continue
-            if point not in self._speedups and point not in self._asked_by:
-                return point
-            if point in self._speedups:
+            else:
                 self._arrive(number, point)
-            else:  # another track has just asked for it
-                self._tracks[number] = None
-        return self._space.sample(self._rng)
+            left.append(number)
+        return left
 
     def _arrive(self, number: int, point: Point) -> None:
-        track = self._tracks[number]
-        speedup = self._speedups[point]
+        track, speedup = self._tracks[number], self._speedups[point]
         if track is None:
             self._tracks[number] = _Track(point, speedup)
-        else:
-            track.point, track.best = point, max(track.best, speedup)
-            track.steps += 1
-
-    def _step(self, track: _Track) -> Point | None:
-        """Where the policy goes next; None at the episode's end."""
-        if track.steps >= self._most_steps:
-            return None
-        speedups = (self._speedups[track.point], track.best)
-        return self._act(track.point, 1.0 - track.steps / self._most_steps, speedups)
+            return
+        track.point, track.best = point, max(track.best, speedup)
+        track.steps += 1
+        if track.steps >= self._walk.most_steps:
+            self._tracks[number] = None
 
     def _start(self) -> Point:
-        """Where the policy ends up from a random point when it does not know how fast it is."""
-        point = self._space.sample(self._rng)
-        for step in range(self._most_steps):
-            there = self._act(point, 1.0 - step / self._most_steps, (1.0, 1.0))
-            if there is None:
-                break
-            point = there
-        return point
-
-    def _act(self, point: Point, steps_left: float, speedups: tuple[float, float]) -> Point | None:
-        """The point that the policy's action leads to; None if it stops."""
-        context = self._context
-        seen = self._observation.build(
-            context.task, self._space, context.hardware, point, steps_left, speedups
-        )
-        mask = self._actions.mask(self._space, point)
-        lines = {key: value[None] for key, value in seen.items()}
-        action = int(self._policy.act(lines, mask[None], self._rng)[0])
-        move = None if action == STOP else self._actions.move(self._space, point, action)
-        return None if move is None else move.apply(point)
+        """Where a new episode begins; several are worked out at once, which is cheaper."""
+        if not self._starts:
+            drawn = [self._space.sample(self._rng) for _ in range(_STARTS)]
+            self._starts = self._walk.blind(drawn, self._rng)
+        return self._starts.pop()
