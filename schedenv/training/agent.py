@@ -30,7 +30,7 @@ from schedenv.tuning.agent import Agent, Create, TuningContext
 
 TRACKS = 4
 _STARTS = 16
-_FREE_STEPS = 256
+_FREE_STEPS = 64
 """Steps between known points, which cost nothing, before an agent gives up finding a new one."""
 
 

@@ -122,3 +122,24 @@ def test_a_live_race_that_was_killed_goes_on_where_it_was(
     (finals,) = read_finals(out).values()
     assert {one.agent for one in finals.results} == set(names)
     assert all(one.latency_s <= finals.untuned_s * 1.05 for one in finals.results)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_beside_itself_untrained_and_random_search(
+    schedenv: Command, tmp_path: Path
+) -> None:
+    small = [word for name in ("environments=8", "rollout_steps=8", "batch_size=32", "width=16")
+             for word in ("--set", name)]  # fmt: skip
+    done = schedenv("train", "--table", "gmm", "--steps", 128, *small, "--out", tmp_path / "ppo")
+    assert done.code == 0, done.err
+    words = ("evaluate", tmp_path / "ppo", "--tables", "gmm,dep", "--seeds", 2, "--trials", 32)
+    done = schedenv(*words, "--out", tmp_path / "judged")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    (heading,) = [line for line in lines if line.startswith("agent")]
+    assert heading.split() == ["agent", "zero-shot", "8", "trials", "16", "trials", "32", "trials"]
+    names = ("trained", "untrained", "random")
+    rows = {name: next(line for line in lines if line.startswith(name)) for name in names}
+    assert all(0 < float(cell) <= 1 for row in rows.values() for cell in row.split()[1:])
+    assert lines[-2] == "trained on these, which is no test: gmm"
+    assert lines[-1] == f"see it with: schedenv report {tmp_path / 'judged'}"

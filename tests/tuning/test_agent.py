@@ -6,7 +6,7 @@ import pytest
 
 from schedenv.errors import AgentError, CheckpointError, ProgramFileError, UnknownNameError
 from schedenv.space import Space
-from schedenv.tuning.agent import find_agent, make_agent
+from schedenv.tuning.agent import agent_names, find_agent, make_agent
 
 AGENT = """
 from schedenv_agents.random import RandomAgent
@@ -78,6 +78,11 @@ def test_names_that_nothing_has_are_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "unknown agent 'gredy'; did you mean 'greedy'? (or name FILE.py:CLASS, or the folder of a "
         "checkpoint)"
+    )
+    with pytest.raises(UnknownNameError) as caught:
+        find_agent("zzz")
+    assert str(caught.value).startswith(
+        f"unknown agent 'zzz'; known: {', '.join(agent_names())} (or name"
     )
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         find_agent(f"mine={tmp_path}")
