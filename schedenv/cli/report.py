@@ -35,9 +35,10 @@ def report(
     page = write_page(data, run, folder)
     pictures = draw(data, folder)
     text = folder / "report.md"
-    run_dir.write_text(text, "\n".join(["# " + folder.name, "", *markdown(data.summary)]) + "\n")
+    written = "\n".join(markdown(data.summary, run))
+    run_dir.write_text(text, f"{written}\n")
     console = Console(highlight=False, soft_wrap=True)
-    console.print("\n".join(markdown(data.summary)), markup=False)
+    console.print(written, markup=False)
     console.print(f"pictures: {', '.join(str(path) for path in pictures)}", markup=False)
     console.print(f"Markdown: {text}", markup=False)
     console.print(f"open in a browser: {page.resolve().as_uri()}", markup=False)

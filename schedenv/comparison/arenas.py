@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from schedenv.comparison.attempts import Attempt, Facts, keep_finals, read_finals
 from schedenv.comparison.contestant import AgentContestant, Contestant, Entry, contestant
@@ -111,7 +111,7 @@ class LiveArena:
 
     def attempt(self, task: str, agent: str, seed: int, budget: Budget) -> Attempt:
         """Tune on this machine; see `Arena`."""
-        folder = self._out / RUNS / _slug(task) / _slug(agent) / str(seed)
+        folder = self._out / RUNS / _folder(task) / _folder(agent) / str(seed)
         folder.mkdir(parents=True, exist_ok=True)
         one, resolved = self._contestants[agent], self._tasks[task]
         return _attempt(
@@ -205,9 +205,9 @@ def _in_words(error: Exception) -> str:
     return f"it raised {type(error).__name__}: {error}"
 
 
-def _slug(name: str) -> str:
-    """A name as one folder's."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "-", name).strip("-.") or "unnamed"
+def _folder(name: str) -> str:
+    """A name as one folder's; different names have different folders."""
+    return quote(name, safe=":+=")
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from schedenv.comparison.curves import Line, RaceData, axis_title, quality_title
 from schedenv.comparison.scores import Axis
-from schedenv.comparison.text import failure_lines, sections
+from schedenv.comparison.text import about_run, failure_lines, sections, title_of
 from schedenv.errors import MissingExtraError, OutputDirError
 from schedenv.tuning.run_dir import write_text
 
@@ -49,13 +49,15 @@ def write_page(data: RaceData, run: dict[str, Any], folder: Path) -> Path:
         ("Runs that are better than a threshold", _profiles(data, graph)),
         ("Latency by task", _by_task(data, graph, subplots)),
     ]
-    parts = [f"<h1>{html.escape(_title(data))}</h1>", _about(run), _tables(data)]
+    title = html.escape(title_of(data.summary))
+    about = f'<p class="note">{html.escape(about_run(run))}</p>'
+    parts = [f"<h1>{title}</h1>", about, _tables(data)]
     for heading, figure in figures:
         parts.append(f"<h2>{heading}</h2>")
         parts.append(figure.to_html(full_html=False, include_plotlyjs=False))
     content = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(_title(data))}</title><style>{_STYLE}</style>"
+        f"<title>{title}</title><style>{_STYLE}</style>"
         f"<script>{script}</script></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
     path = folder / PAGE
@@ -74,18 +76,6 @@ def _plotly() -> tuple[Any, Any, str]:
     except ImportError:
         raise MissingExtraError("plotly", "plot", "the interactive report") from None
     return graph, subplots, get_plotlyjs()
-
-
-def _title(data: RaceData) -> str:
-    where = "recorded tables" if data.summary.tables else "live tasks"
-    return f"{len(data.agents)} agents on {len(data.field.facts)} {where}"
-
-
-def _about(run: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
-    machine = run.get("hardware")
-    where = "recorded tables: exact and repeatable" if machine is None else f"measured on {machine}"
-    return f'<p class="note">{html.escape(f"{where}; {versions}")}</p>'
 
 
 def _tables(data: RaceData) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -112,6 +113,20 @@ def sections(summary: Summary) -> list[Section]:
             tuple((s.agent, _range(s.sooner), f"{s.reached:.0%}") for s in others),
         ),
         Section(
+            "Tasks",
+            "",
+            ("task", "untuned, us", "best known, us", "times faster"),
+            tuple(
+                (
+                    fact.title,
+                    f"{fact.untuned_s * 1e6:.1f}",
+                    f"{fact.best_s * 1e6:.1f}",
+                    f"{fact.untuned_s / fact.best_s:.1f}",
+                )
+                for fact in summary.facts
+            ),
+        ),
+        Section(
             "Quality at the end by task",
             "",
             ("task", *(standing.agent for standing in standings)),
@@ -123,9 +138,28 @@ def sections(summary: Summary) -> list[Section]:
     ]
 
 
-def markdown(summary: Summary) -> list[str]:
-    """The summary as lines of Markdown."""
-    lines = []
+def title_of(summary: Summary) -> str:
+    """What raced where."""
+    where = "recorded tables" if summary.tables else "live tasks"
+    return f"{len(summary.standings)} agents on {len(summary.facts)} {where}"
+
+
+def about_run(run: Mapping[str, Any]) -> str:
+    """Where and with what a race was run, from its `run.json`."""
+    machine = run.get("hardware")
+    where = "recorded tables: exact and repeatable" if machine is None else f"measured on {machine}"
+    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
+    return f"{where}; {versions}"
+
+
+def markdown(summary: Summary, run: Mapping[str, Any]) -> list[str]:
+    """A race as lines of Markdown.
+
+    Args:
+        summary: What it says.
+        run: Its `run.json`.
+    """
+    lines = [f"# {title_of(summary)}", "", f"{about_run(run)}.", ""]
     for section in sections(summary):
         lines += [f"## {section.title}", ""]
         if section.note:

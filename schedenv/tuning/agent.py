@@ -133,7 +133,7 @@ def find_agent(name: str) -> AgentFactory:
         CheckpointError: The checkpoint cannot be used.
     """
     own_name, equals, rest = name.partition("=")
-    if equals and re.fullmatch(r"[\w.+-]+", own_name):
+    if equals and re.fullmatch(r"\w[\w.+-]*", own_name):
         return AgentFactory(own_name, find_agent(rest).create)
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == name:
