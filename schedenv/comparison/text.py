@@ -196,7 +196,7 @@ def _standing(summary: Summary, standing: Standing) -> tuple[str, ...]:
     if standing.agent != summary.reference:
         compared = (
             _range(last.improvement),
-            f"{standing.sooner.estimate:.2f}x",
+            ("" if standing.reached == 1 else "<= ") + f"{standing.sooner.estimate:.2f}x",
             f"{standing.reached:.0%}",
         )
     quality, improvement, *rest = _range(last.quality), *compared
