@@ -8,18 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from schedenv.errors import AgentError, ProgramFileError, SchedenvError, UnknownNameError
 from schedenv.hardware import Hardware
 from schedenv.measure.result import Result
 from schedenv.space import Point, SearchSpace
+from schedenv.tasks.description import DescribedTask
 from schedenv.user_file import import_file
 
-if TYPE_CHECKING:
-    from schedenv.envs.problems import DescribedTask
-
 ENTRY_POINT_GROUP = "schedenv.agents"
+FOLDER_ENTRY_POINT_GROUP = "schedenv.agents_from_folders"
 
 _METHODS = ("ask", "tell", "state_dict")
 _IN_FILE = re.compile(r"\.py:\w+$")
@@ -141,12 +140,17 @@ def find_agent(name: str) -> AgentFactory:
     if _IN_FILE.search(name):
         return _from_file(name)
     if Path(name).is_dir() or os.sep in name:
-        from schedenv.training.agent import checkpoint_agent
-
-        return AgentFactory(Path(name).name, checkpoint_agent(Path(name)))
+        return AgentFactory(Path(name).name, _from_folder(Path(name)))
     raise UnknownNameError(
         "agent", name, agent_names(), "(or name FILE.py:CLASS, or the folder of a checkpoint)"
     )
+
+
+def _from_folder(folder: Path) -> Create:
+    # By entry point, for checkpoints belong to training, which is built upon tuning.
+    (point,) = entry_points(group=FOLDER_ENTRY_POINT_GROUP, name="checkpoint")
+    load: Callable[[Path], Create] = point.load()
+    return load(folder)
 
 
 def _from_file(name: str) -> AgentFactory:
