@@ -38,7 +38,7 @@ class ShapeError(InputError):
 
 
 class ProgramFileError(InputError):
-    """A user's Python file that cannot be imported or does not define a tunable program."""
+    """A user's Python file that cannot be imported, or does not define what it should."""
 
 
 class OutputDirError(InputError):
@@ -91,6 +91,10 @@ class ForeignCheckpointError(CheckpointError):
 
 class TrainingDivergedError(SchedenvError, RuntimeError):
     """A policy whose weights are no longer finite; its last checkpoint is from before."""
+
+
+class AgentError(SchedenvError, RuntimeError):
+    """An agent broke its contract; the message names it."""
 
 
 class ModelOutputError(SchedenvError, RuntimeError):

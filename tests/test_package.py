@@ -18,6 +18,7 @@ ROOT = Path(schedenv.__file__).parent
 LAYERS = [
     "errors",
     "tvm_adapter",
+    "user_file",
     "tvm_database",
     "tvm_features",
     "hardware",
@@ -31,6 +32,7 @@ LAYERS = [
     "tuning",
     "envs",
     "training",
+    "comparison",
     "",  # the package itself, which registers the environments
     "doctor",
     "cli",

@@ -1,4 +1,4 @@
-"""The command line: `schedenv tasks | tune | record | collect | fit | train | export | ...`."""
+"""The command line: `schedenv tasks | tune | compare | record | fit | train | export | ...`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from rich.console import Console
 
 from schedenv import __version__
 from schedenv.cli.collect import collect
+from schedenv.cli.compare import compare
 from schedenv.cli.doctor import doctor
+from schedenv.cli.evaluate import evaluate
 from schedenv.cli.export import export
 from schedenv.cli.fit import fit
 from schedenv.cli.fleet import app as fleet
 from schedenv.cli.record import record
 from schedenv.cli.records import app as records
 from schedenv.cli.replay import replay
+from schedenv.cli.report import report
 from schedenv.cli.tasks import tasks
 from schedenv.cli.train import train
 from schedenv.cli.tune import tune
@@ -31,10 +34,13 @@ app = typer.Typer(
 )
 app.command()(tasks)
 app.command()(tune)
+app.command()(compare)
+app.command()(report)
 app.command()(record)
 app.command()(collect)
 app.command()(fit)
 app.command()(train)
+app.command()(evaluate)
 app.command()(replay)
 app.command()(export)
 app.command()(doctor)

@@ -36,7 +36,13 @@ def tune(
             "(core/gmm-2), or a function in a file (program.py:function).",
         ),
     ],
-    agent: Annotated[str, typer.Option(help="Who proposes candidates.")] = "greedy",
+    agent: Annotated[
+        str,
+        typer.Option(
+            help="Who proposes candidates: an installed agent, FILE.py:CLASS, or the folder of a "
+            "checkpoint."
+        ),
+    ] = "greedy",
     trials: Annotated[int | None, typer.Option(help="Stop after this many candidates.")] = None,
     seconds: Annotated[
         float | None,
@@ -121,8 +127,8 @@ def _own_peaks() -> Peaks:
 
 
 def _default_out(name: str, agent: str, seed: int) -> Path:
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    return Path("out") / f"{slug}-{agent}-{seed}"
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{agent}").strip("-")
+    return Path("out") / f"{slug}-{seed}"
 
 
 def resume_command(request: Request, budget_factor: int = 1) -> str:

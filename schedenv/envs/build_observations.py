@@ -8,9 +8,9 @@ from gymnasium import spaces
 from schedenv.envs.build_actions import Options, Partial
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation, Observation
-from schedenv.envs.problems import DescribedTask
 from schedenv.hardware import Hardware
 from schedenv.space import Point
+from schedenv.tasks.description import DescribedTask
 
 
 class BuildObservation:

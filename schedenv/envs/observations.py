@@ -9,10 +9,10 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from schedenv.envs.layout import Layout
-from schedenv.envs.problems import DescribedTask
 from schedenv.hardware import Hardware
 from schedenv.space import ChoiceKnob, Point, SearchSpace, TileKnob
 from schedenv.tasks import OPERATORS
+from schedenv.tasks.description import DescribedTask
 
 OBSERVATION_VERSION = 1
 """Raised when an entry of an observation comes to mean something else: trained policies depend on

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from schedenv import hardware as hw
 from schedenv.envs import rewards
@@ -13,41 +12,7 @@ from schedenv.envs.arguments import NamedTables, check_source, read_tables, task
 from schedenv.errors import UnknownNameError
 from schedenv.hardware import Hardware
 from schedenv.space import SearchSpace, Space
-from schedenv.tasks import resolve
-
-
-class DescribedTask(Protocol):
-    """What an environment tells of a task; `Task` has it, and so has a recorded table."""
-
-    @property
-    def spec(self) -> str:
-        """The TASK string, which `schedenv.tasks.resolve` reads."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Name for people."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """The operator's name; `program` for a user's own program."""
-        ...
-
-    @property
-    def content_hash(self) -> str:
-        """Of the program."""
-        ...
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of one run; 0.0 if unknown."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """Compulsory memory traffic of one run."""
-        ...
+from schedenv.tasks import DescribedTask, resolve
 
 
 @dataclass

@@ -10,13 +10,13 @@ from schedenv import hardware as hw
 from schedenv.envs.arguments import NamedTables, check_source, read_tables, task_specs
 from schedenv.envs.layout import Layout
 from schedenv.envs.observations import KnobObservation
-from schedenv.envs.problems import DescribedTask
 from schedenv.envs.vector_predicted import PredictedSource
 from schedenv.envs.vector_recorded import RecordedSource
 from schedenv.envs.vector_source import TaskFacts, VectorSource
 from schedenv.errors import InputError
 from schedenv.space import SearchSpace, Space
 from schedenv.tasks import Task, resolve
+from schedenv.tasks.description import DescribedTask
 
 REWARDS = ("recorded", "predicted")
 

@@ -7,6 +7,7 @@ Operators and suites are data, listed by `list_operators`, `suite_names` and `me
 building a task imports TVM.
 """
 
+from schedenv.tasks.description import DescribedTask
 from schedenv.tasks.families import OPERATORS, OperatorRow, list_operators
 from schedenv.tasks.operators import DTYPES, Operator, Parameter
 from schedenv.tasks.resolve import resolve, resolve_many
@@ -18,6 +19,7 @@ __all__ = [
     "OPERATORS",
     "SUITES",
     "Array",
+    "DescribedTask",
     "Operator",
     "OperatorRow",
     "Parameter",

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib.util
 import inspect
-import itertools
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +22,7 @@ from schedenv.tasks.program_checks import (
     longest_reduction,
 )
 from schedenv.tasks.task import Array, Reference, Task, traffic_bytes
+from schedenv.user_file import check_file, import_file, running_user_code
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -36,7 +32,6 @@ _EXPECTED = (
     "a PrimFunc, an IRModule with one PrimFunc, or a function without arguments that returns "
     "a list of TE tensors (inputs, then outputs) or a PrimFunc"
 )
-_module_numbers = itertools.count()
 
 
 def is_program_spec(spec: str) -> bool:
@@ -68,7 +63,9 @@ def program_task(spec: str) -> Task:
             f"for example '{path_text}:main'"
         )
     path = Path(path_text).expanduser()
-    module = _import_file(spec, path)
+    check_file(spec, path)
+    tvm_adapter.check_install()
+    module = import_file(spec, path)
     if not hasattr(module, name):
         raise ProgramFileError(f"{spec}: {_missing_name(module, path_text, name)}")
     mod = _to_module(spec, path, getattr(module, name))
@@ -100,60 +97,6 @@ def program_task(spec: str) -> Task:
 # ---------------------------------------------------------------------------------------------
 # From the file to a module
 # ---------------------------------------------------------------------------------------------
-
-
-def _import_file(spec: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        where = "" if path.is_absolute() else f" in {Path.cwd()}"
-        raise ProgramFileError(
-            f"{spec}: there is no file {str(path)!r}{where}; check the path before the colon"
-        )
-    tvm_adapter.check_install()
-    # A fresh name each time: an edited file is read again, and no user's module is replaced.
-    module_name = f"schedenv_program_{next(_module_numbers)}_{path.stem}"
-    file_spec = importlib.util.spec_from_file_location(module_name, path.resolve())
-    if file_spec is None or file_spec.loader is None:
-        raise ProgramFileError(f"{spec}: Python cannot import the file {str(path)!r}")
-    module = importlib.util.module_from_spec(file_spec)
-    # TVMScript and inspect find a function's source through sys.modules.
-    sys.modules[module_name] = module
-    try:
-        with _running_user_code(spec, path, "importing the file"):
-            file_spec.loader.exec_module(module)
-    except ProgramFileError:
-        del sys.modules[module_name]
-        raise
-    return module
-
-
-@contextmanager
-def _running_user_code(spec: str, path: Path, action: str) -> Iterator[None]:
-    """Let the user's code import its neighbours; turn its exceptions into `ProgramFileError`."""
-    folder = str(path.resolve().parent)
-    # Appended, so that a neighbour's name never hides an installed package.
-    sys.path.append(folder)
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        raise ProgramFileError(
-            f"{spec}: {action} failed{_error_line(error, path)}: "
-            f"{type(error).__name__}: {tvm_adapter.first_line(error)}"
-        ) from error
-    finally:
-        sys.path.remove(folder)
-
-
-def _error_line(error: BaseException, path: Path) -> str:
-    """` at line N`, the last line of the user's file that took part; empty if none did."""
-    file = str(path.resolve())
-    if isinstance(error, SyntaxError) and error.filename == file:
-        return f" at line {error.lineno}"
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == file
-    ]
-    return f" at line {lines[-1]}" if lines else ""
 
 
 def _missing_name(module: ModuleType, path_text: str, name: str) -> str:
@@ -195,7 +138,7 @@ def _to_module(spec: str, path: Path, value: Any) -> IRModule:
                 f"{spec}: the function must work without arguments, but needs "
                 f"{', '.join(required)}; give them defaults"
             )
-        with _running_user_code(spec, path, "calling the function"):
+        with running_user_code(spec, path, "calling the function"):
             value = value()
     if tvm_adapter.is_prim_func(value):
         return tvm_adapter.module_from_prim_func(value)
@@ -209,7 +152,7 @@ def _to_module(spec: str, path: Path, value: Any) -> IRModule:
         return tvm_adapter.module_from_prim_func(functions[0])
     if _is_tensor_list(value):
         check_tensors(spec, value)
-        with _running_user_code(spec, path, "making a program of the TE tensors"):
+        with running_user_code(spec, path, "making a program of the TE tensors"):
             return tvm_adapter.module_from_tensors(value)
     raise ProgramFileError(f"{spec}: expected {_EXPECTED}; got {_describe(value)}")
 
@@ -265,7 +208,7 @@ def _call_reference(
     function: Callable[[list[Array]], Sequence[Any]],
     inputs: Sequence[Array],
 ) -> list[Array]:
-    with _running_user_code(spec, path, "calling its reference"):
+    with running_user_code(spec, path, "calling its reference"):
         outputs = function(list(inputs))
     if not isinstance(outputs, list | tuple):
         raise ProgramFileError(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from schedenv.envs.vector import EditVectorEnv
 from schedenv.errors import InputError, UnknownNameError
+from schedenv.space import SearchSpace
 from schedenv.training.policy import Arrays, Policy
+from schedenv.tuning.agent import Agent, TuningContext
+
+if TYPE_CHECKING:
+    from schedenv.training.checkpoint import TrainedPolicy
 
 ENTRY_POINT_GROUP = "schedenv.trainers"
 
@@ -80,6 +85,25 @@ class Trainer(abc.ABC):
         Raises:
             ValueError: They are not what `weights` gives.
         """
+
+    @classmethod
+    def make_agent(
+        cls, trained: TrainedPolicy, space: SearchSpace, seed: int, context: TuningContext
+    ) -> Agent:
+        """The agent of a checkpoint, for tuning; walks with the policy unless overridden.
+
+        Args:
+            trained: The checkpoint's policy, and how it was trained.
+            space: The points that the agent may ask for.
+            seed: Of everything random.
+            context: What is tuned, and on what.
+
+        Raises:
+            InputError: The checkpoint cannot be used for this task.
+        """
+        from schedenv.training.agent import PolicyAgent
+
+        return PolicyAgent(trained, space, seed, context)
 
 
 def diverged(steps: int) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from schedenv.errors import OutputDirError
+from schedenv.tuning.lines import append_line, read_lines
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -25,30 +24,9 @@ class Group(msgspec.Struct, frozen=True):
 
 def read_groups(path: Path) -> list[Group]:
     """The groups that a file keeps; a last line that was cut short is dropped from the file."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-        path.write_bytes(b"".join(lines))
-    try:
-        return [msgspec.json.decode(line, type=Group) for line in lines]
-    except msgspec.DecodeError as error:
-        raise OutputDirError(
-            f"{path} is damaged ({error}); delete it to time all kernels again, and repeat the "
-            "command"
-        ) from None
+    return read_lines(path, Group, "time all kernels again")
 
 
 def append_group(path: Path, group: Group) -> None:
     """Keep a group; when this returns, it survives the death of the process."""
-    try:
-        with path.open("ab") as file:
-            file.write(msgspec.json.encode(group) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputDirError(
-            f"{path} cannot be written ({error.strerror}); make room and repeat the command with "
-            "--resume"
-        ) from None
+    append_line(path, group)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from schedenv.errors import SchedenvError
+from schedenv.errors import AgentError, SchedenvError
 from schedenv.hardware import Hardware
 from schedenv.measure import Measurer, Result, Status
 from schedenv.space import Point, SearchSpace
@@ -28,10 +28,6 @@ _FRUITLESS_ASKS = 50
 _FEWEST_SLOWDOWNS = 10
 
 
-class AgentError(SchedenvError, RuntimeError):
-    """An agent broke its contract."""
-
-
 @dataclass
 class Progress:
     """What a tuning run has found so far.
@@ -42,6 +38,9 @@ class Progress:
         repeats: Points asked for whose program had been measured before.
         curve: (seconds, trials, best seconds a call) at every improvement.
         slowdowns: How much slower than undisturbed the reference kernel was, with each candidate.
+        fault: What the agent did wrong without breaking the loop, in words: it asked for nothing
+            at all, or for less than one batch of different programs and then for those alone.
+            None if it did neither.
     """
 
     best: Result | None = None
@@ -49,6 +48,7 @@ class Progress:
     repeats: int = 0
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     slowdowns: list[float] = field(default_factory=list)
+    fault: str | None = None
 
     def add(self, result: Result, elapsed_s: float, trials: int) -> None:
         """Count one measured result."""
@@ -138,9 +138,18 @@ class Loop:
             # must ask as this one did.
             points = self._ask(BATCH)
             if not points:
+                if not self._answers:
+                    self.progress.fault = "it asked for nothing at all"
                 break
             news = self._serve(points)
             fruitless = 0 if news else fruitless + 1
+        # After a batch of different programs it may have converged, and has then finished.
+        few = self._budget.used_trials < min(BATCH, self._space.size())
+        if fruitless >= _FRUITLESS_ASKS and few:
+            self.progress.fault = (
+                f"{_FRUITLESS_ASKS} times in a row it asked only for what was measured already, "
+                f"after {self._budget.used_trials} trials"
+            )
         return self.progress
 
     def _ask(self, count: int) -> list[Point]:

@@ -12,7 +12,7 @@ from schedenv.measure.recorded import RecordedMeasurer
 from schedenv.measure.result import Result
 from schedenv.measure.table import Table
 from schedenv.records import Record
-from schedenv.tuning.agent import make_agent
+from schedenv.tuning.agent import AgentFactory, TuningContext, find_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.loop import Loop
 
@@ -44,6 +44,8 @@ class Simulation:
         curve: Every improvement, in order; empty if nothing worked.
         trials: Candidates measured.
         elapsed_s: Simulated seconds spent.
+        counts: Candidates measured, by status.
+        fault: What the agent did wrong, see `schedenv.tuning.loop.Progress`; None if nothing.
     """
 
     agent: str
@@ -52,6 +54,8 @@ class Simulation:
     curve: tuple[Improvement, ...]
     trials: int
     elapsed_s: float
+    counts: dict[str, int]
+    fault: str | None = None
 
     def fraction_at(self, seconds: float) -> float:
         """The optimum over the best found within `seconds`: 1 is perfect, 0 is nothing yet."""
@@ -78,7 +82,7 @@ class _NothingKept:
         pass
 
 
-def simulate(table: Table, agent_name: str, budget: Budget, seed: int) -> Simulation:
+def simulate(table: Table, agent: str | AgentFactory, budget: Budget, seed: int) -> Simulation:
     """Run an agent on a recorded table, in the same loop that tunes on real hardware.
 
     Seconds, in the budget and in the curve, are simulated: every trial is charged what it cost
@@ -87,7 +91,7 @@ def simulate(table: Table, agent_name: str, budget: Budget, seed: int) -> Simula
 
     Args:
         table: The table; its sub-space is what the agent searches.
-        agent_name: An installed agent.
+        agent: Its name, or the agent as `find_agent` found it.
         budget: How much it may spend; left as it is.
         seed: Of the agent.
 
@@ -95,17 +99,18 @@ def simulate(table: Table, agent_name: str, budget: Budget, seed: int) -> Simula
         UnknownNameError: No agent has that name.
         AgentError: The agent broke its contract.
     """
-    measurer = RecordedMeasurer(table)
+    factory = find_agent(agent) if isinstance(agent, str) else agent
+    info, measurer = table.info, RecordedMeasurer(table)
     own_budget = dataclasses.replace(budget, clock=measurer.clock)
     space = table.space()
     loop = Loop(
-        table.info.task,
+        info.task,
         space,
-        make_agent(agent_name, space, seed),
+        factory.make(space, seed, TuningContext(info.task, info.hardware, info.untuned_s)),
         measurer,
         _NothingKept(),
         own_budget,
-        table.info.hardware,
+        info.hardware,
     )
     progress = loop.run()
     curve = tuple(
@@ -113,5 +118,12 @@ def simulate(table: Table, agent_name: str, budget: Budget, seed: int) -> Simula
         for seconds, trials, best_s in progress.curve
     )
     return Simulation(
-        agent_name, seed, table.optimum_s, curve, own_budget.used_trials, own_budget.elapsed_s
+        factory.name,
+        seed,
+        table.optimum_s,
+        curve,
+        own_budget.used_trials,
+        own_budget.elapsed_s,
+        {status.value: count for status, count in progress.counts.items()},
+        progress.fault,
     )

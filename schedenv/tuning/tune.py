@@ -25,7 +25,7 @@ from schedenv.records.record import now
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import run_dir
-from schedenv.tuning.agent import make_agent
+from schedenv.tuning.agent import TuningContext, find_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.finalists import Timing, Verdict, best_candidates, confirm
 from schedenv.tuning.loop import Loop, Progress
@@ -115,7 +115,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
     budget = Budget(request.trials, request.seconds)
     task.check_memory()
     space = Space(task.mod, hardware)
-    agent = make_agent(request.agent, space, request.seed)
+    factory = find_agent(request.agent)
     out = run_dir.open_run_dir(request.out, resume=request.resume)
     run = _describe_run(request, hardware, peaks, space)
     if request.resume:
@@ -141,6 +141,7 @@ def tune(request: Request, peaks: Peaks, watcher: Watcher | None = None) -> Outc
                 )
             untuned_s = untuned.estimate_s
             watcher.baseline(untuned_s)
+            agent = factory.make(space, request.seed, TuningContext(task, hardware, untuned_s))
             loop = Loop(
                 task, space, agent, measurer, records, budget, hardware,
                 lambda progress: watcher.progress(progress, budget),

@@ -161,7 +161,11 @@ def test_a_program_of_the_user_is_tuned(
         ((TASK, "--seconds", 0), "expected --seconds above 0, got 0"),
         ((TASK, "--seconds", -1), "expected --seconds above 0, got -1"),
         ((TASK, "--seconds", "nan"), "expected --seconds above 0, got nan"),
-        ((TASK, "--agent", "gredy"), "unknown agent 'gredy'; did you mean 'greedy'?"),
+        (
+            (TASK, "--agent", "gredy"),
+            "unknown agent 'gredy'; did you mean 'greedy'? (or name FILE.py:CLASS, or the folder "
+            "of a checkpoint)",
+        ),
         (("gmmm:1x2x3x4",), "unknown operator or suite 'gmmm'; did you mean 'gmm'?"),
         (
             ("GMM:1x2x3x4",),

@@ -22,7 +22,12 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == {"maskable_ppo", "dqn", "cleanrl_ppo"}
+    assert {path.stem for path in FOLDER.glob("*.py")} == {
+        "annealing_agent",
+        "cleanrl_ppo",
+        "dqn",
+        "maskable_ppo",
+    }
 
 
 @pytest.mark.slow

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from schedenv.errors import UnknownNameError
+from schedenv.errors import AgentError
 from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status
 from schedenv.records import RecordStore
 from schedenv.space import Point, Space
 from schedenv.tasks import Task
 from schedenv.tuning import Agent, Budget, Loop, Progress, agent_names, make_agent
-from schedenv.tuning.loop import BATCH, AgentError
+from schedenv.tuning.loop import BATCH
 
 from .synthetic import ScriptedMeasurer, bowl, failed, ok
 
@@ -300,15 +300,3 @@ def test_results_are_those_of_distinct_programs_in_the_order_measured(
         loop.run()
         assert [r.point for r in loop.results] == points[:4]
         assert [record.result for record in store.records()] == loop.results
-
-
-# -- agents by name ---------------------------------------------------------------------------
-
-
-def test_an_unknown_agent_is_refused_with_the_closest_name(tiny_space: Space) -> None:
-    with pytest.raises(UnknownNameError) as raised:
-        make_agent("gredy", tiny_space, 0)
-    assert str(raised.value) == "unknown agent 'gredy'; did you mean 'greedy'?"
-    with pytest.raises(UnknownNameError) as raised:
-        make_agent("zzz", tiny_space, 0)
-    assert str(raised.value) == f"unknown agent 'zzz'; known: {', '.join(agent_names())}"

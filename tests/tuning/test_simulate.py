@@ -91,7 +91,7 @@ def test_simulated_seconds_end_the_run(table: Table) -> None:
 
 def test_the_fraction_is_that_of_the_best_known_at_the_time() -> None:
     curve = (Improvement(1.0, 2, 4e-6, 1.0), Improvement(3.0, 9, 2.5e-6, 0.25))
-    run = Simulation("random", 0, 2e-6, curve, 10, 4.0)
+    run = Simulation("random", 0, 2e-6, curve, 10, 4.0, {})
     assert [run.fraction_at(s) for s in (0.5, 1.0, 2.9, 3.0, 9.0)] == pytest.approx(
         [0, 0.5, 0.5, 0.8, 0.8]
     )

@@ -1,0 +1,132 @@
+"""The finals of a live race, with kernels whose times are made up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import pytest
+
+from schedenv.comparison.attempts import Attempt
+from schedenv.comparison.finals import MOST_KERNELS, confirm_all, is_current
+from schedenv.errors import MachineError
+from schedenv.hardware import Hardware
+from schedenv.measure import Result
+from schedenv.space import UNTUNED, Point
+from schedenv.tasks import Task
+
+from ..tuning.synthetic import failed, ok
+from .helpers import attempt
+
+UNTUNED_S = 1e-3
+
+
+@dataclass
+class Kernel:
+    result: Result
+    each_s: float
+
+    def sample_s(self) -> float:
+        return self.each_s
+
+
+class Comparer:
+    """Stands for the machine: the time of a point is its only value, in microseconds.
+
+    Point -1 fails; all of the second group take twice as long, for the machine has got slower.
+    """
+
+    opened: list[list[Point]]
+
+    def __init__(self) -> None:
+        self.opened = []
+
+    def __call__(self, seed: int) -> "Comparer":
+        return self
+
+    def __enter__(self) -> "Comparer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def load(self, points: Sequence[Point]) -> list[Kernel]:
+        self.opened.append(list(points))
+        return [self._kernel(point) for point in points]
+
+    def _kernel(self, point: Point) -> Kernel:
+        each_s = UNTUNED_S if point == UNTUNED else point.values[0] * 1e-6
+        if each_s < 0:
+            return Kernel(failed(point), 0.0)
+        each_s *= len(self.opened)
+        return Kernel(ok(point, each_s), each_s)
+
+
+def entered(agent: str, *times_us: int, seed: int = 0, believed_us: float = 1.0) -> Attempt:
+    finalists = tuple(str(Point(0, (time_us,))) for time_us in times_us)
+    return attempt(agent, (1.0, 1, believed_us * 1e-6), seed=seed, finalists=finalists)
+
+
+def test_each_attempt_is_judged_by_its_fastest_finalist(
+    tiny_task: Task, hardware: Hardware
+) -> None:
+    attempts = [
+        entered("a", 9, 7, 8),
+        entered("b", 7, -1),
+        entered("slow", 5000),
+        entered("broken", -1),
+        attempt("silent"),
+    ]
+    comparer = Comparer()
+    told = []
+    finals = confirm_all(tiny_task, hardware, attempts, told.append, comparer)
+    assert finals.untuned_s == pytest.approx(UNTUNED_S)
+    judged = {one.agent: (one.point, one.latency_s) for one in finals.results}
+    assert judged["a"] == ("0:7", pytest.approx(7e-6))
+    assert judged["b"] == ("0:7", pytest.approx(7e-6))
+    for nothing in ("slow", "broken", "silent"):
+        assert judged[nothing] == (None, pytest.approx(UNTUNED_S))
+    # A point that two contestants found is timed once.
+    assert told == [len(comparer.opened[0])] == [6]
+
+
+def test_groups_are_put_to_one_scale_by_the_kernel_that_all_have(
+    tiny_task: Task, hardware: Hardware
+) -> None:
+    attempts = [
+        entered(f"agent {number}", 10 + number, seed=seed, believed_us=10 + number)
+        for seed in (0, 1)
+        for number in range(MOST_KERNELS // 2 + 1)
+    ]
+    comparer = Comparer()
+    finals = confirm_all(tiny_task, hardware, attempts, open_comparer=comparer)
+    assert len(comparer.opened) == 2
+    assert all(Point(0, (10,)) in opened for opened in comparer.opened)
+    for one in finals.results:
+        assert one.point is not None
+        assert one.latency_s == pytest.approx(int(one.point[2:]) * 1e-6)
+
+
+def test_finals_are_current_as_long_as_no_attempt_is_added(
+    tiny_task: Task, hardware: Hardware
+) -> None:
+    attempts = [entered("a", 9), entered("b", 7)]
+    finals = confirm_all(tiny_task, hardware, attempts, open_comparer=Comparer())
+    assert is_current(finals, attempts)
+    assert not is_current(finals, [*attempts, entered("c", 8)])
+    assert not is_current(None, attempts)
+
+
+def test_an_untuned_program_that_cannot_be_timed_is_the_machines_fault(
+    tiny_task: Task, hardware: Hardware
+) -> None:
+    class Broken(Comparer):
+        def _kernel(self, point: Point) -> Kernel:
+            return Kernel(failed(point), 0.0)
+
+    with pytest.raises(MachineError, match="run: schedenv doctor"):
+        confirm_all(tiny_task, hardware, [entered("a", 9)], open_comparer=Broken())
