@@ -1,0 +1,166 @@
+"""The hierarchical agent, after HARL, whose code is not public.
+
+Zhang et al., "HARL: Hierarchical Adaptive Reinforcement Learning Based Auto Scheduler for Neural
+Networks" (ICPP 2022). Before every batch a bandit picks a sketch, and tracks walk through the
+space, moved by a policy that learns from predicted times; of what they saw, the most promising
+points are proposed. What is then measured corrects the predictions. Choosing among tasks, HARL's
+first level, belongs to the scheduler of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from schedenv.measure import Result
+from schedenv.space import Point, SearchSpace
+
+from .bandit import SlidingWindowBandit
+from .config import PAPER, HierarchicalConfig
+from .encoding import Encoding
+from .model import Model
+from .policy import Policy
+from .tracks import Tracks, Walk
+
+_SHORTLIST = 256
+_FEWEST_TIMED = 2
+_TRIES = 30
+
+
+class HierarchicalAgent:
+    """Bandit over sketches, policy over edits, model of what was measured.
+
+    Args:
+        space: The task's points.
+        seed: Of everything random.
+        config: Settings.
+
+    Raises:
+        InstallError: torch is missing.
+    """
+
+    def __init__(
+        self, space: SearchSpace, seed: int, config: HierarchicalConfig | None = None
+    ) -> None:
+        self._space = space
+        self._config = config = config or HierarchicalConfig()
+        self._rng = np.random.default_rng(seed)
+        self._encoding = Encoding(space)
+        self._bandit = SlidingWindowBandit(len(space.sketches), config.exploration, config.window)
+        self._tracks = Tracks(space, self._encoding, config)
+        self._policy = Policy(config, seed) if config.learn_policy and config.model else None
+        self._seconds: dict[Point, float] = {}
+        self._asked: set[Point] = set()
+        self._arm: int | None = None
+        self._ended_early = 0
+
+    def ask(self, count: int) -> list[Point]:
+        """Random points first; then the best of what the tracks saw."""
+        config = self._config
+        model = self._fit()
+        self._arm = None
+        if len(self._asked) < config.first or (config.model and model is None):
+            points = self._fresh([], min(count, config.first))
+        else:
+            self._arm = self._choose_sketch()
+            walk = self._tracks.walk(self._starts(self._arm), model, self._policy, self._rng)
+            self._ended_early += walk.ended_early
+            points = self._fresh(self._best(walk, model), min(count, config.batch))
+            if self._policy is not None and walk.steps is not None:
+                self._policy.learn(walk.steps)
+        self._asked.update(points)
+        return points
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Remember the times; reward the sketch by how close its best came to the best of all."""
+        for result in results:
+            self._seconds[result.point] = (
+                result.estimate_s if result.ok and result.estimate_s is not None else np.inf
+            )
+        if self._arm is None:
+            return
+        reached_s = min(
+            (self._seconds[r.point] for r in results if r.point.sketch == self._arm),
+            default=np.inf,
+        )
+        best_s = min(self._seconds.values(), default=np.inf)
+        self._bandit.reward(self._arm, best_s / reached_s if np.isfinite(reached_s) else 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much was measured, the best of it, and how many tracks were stopped."""
+        ranked = self._ranked()
+        return {
+            "measured": len(self._seconds),
+            "best": str(ranked[0]) if ranked else None,
+            "tracks_ended_early": self._ended_early,
+        }
+
+    def _fit(self) -> Model | None:
+        """A model of what was measured; None if it is switched off or too little is known."""
+        timed = sum(np.isfinite(second) for second in self._seconds.values())
+        if not self._config.model or timed < _FEWEST_TIMED:
+            return None
+        rows = self._space.encode(list(self._seconds))
+        return Model(self._encoding.own(rows), np.array(list(self._seconds.values())))
+
+    def _choose_sketch(self) -> int:
+        if self._config.sketch_bandit:
+            return self._bandit.choose()
+        return int(self._rng.integers(len(self._space.sketches)))
+
+    def _starts(self, sketch: int) -> list[Point]:
+        """The best known points, and random ones of the sketch."""
+        config = self._config
+        elites = self._ranked()[: round(config.elites * config.tracks)]
+        return [*elites, *(self._sample(sketch) for _ in range(config.tracks - len(elites)))]
+
+    def _best(self, walk: Walk, model: Model | None) -> list[Point]:
+        """What to measure next of a walk, the most promising first."""
+        seen = walk.seen if self._config.score_neighbours and model is not None else walk.visited
+        fresh = [point for point in seen if point not in self._asked]
+        if model is None or not fresh:
+            return fresh
+        features = self._encoding.own(self._space.encode(fresh))
+        mean, deviation = model.predict(features)
+        optimism = self._config.optimism
+        shortlist = np.argsort(mean - optimism * deviation, kind="stable")[:_SHORTLIST]
+        chosen = model.choose(features[shortlist], self._config.batch, optimism)
+        return [fresh[shortlist[index]] for index in chosen]
+
+    def _fresh(self, points: Sequence[Point], count: int) -> list[Point]:
+        """The first `count` points, filled up with random ones not asked for before."""
+        found = dict.fromkeys(points[:count])
+        for _ in range(_TRIES * count):
+            if len(found) >= count:
+                break
+            point = self._space.sample(self._rng)
+            if point not in self._asked:
+                found[point] = None
+        return list(found) or [self._space.sample(self._rng)]
+
+    def _sample(self, sketch: int) -> Point:
+        """A random point, of the sketch if one is found soon."""
+        for _ in range(_TRIES):
+            point = self._space.sample(self._rng)
+            if point.sketch == sketch:
+                break
+        return point
+
+    def _ranked(self) -> list[Point]:
+        """The points that could be timed, fastest first."""
+        timed = [(second, point) for point, second in self._seconds.items() if np.isfinite(second)]
+        return [point for _, point in sorted(timed)]
+
+
+class PaperAgent(HierarchicalAgent):
+    """HARL's form (`PAPER`), for comparison.
+
+    Args:
+        space: The task's points.
+        seed: Of everything random.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed, PAPER)
