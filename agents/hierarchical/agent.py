@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from schedenv.errors import InstallError
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 
@@ -38,12 +39,20 @@ class HierarchicalAgent:
         config: Settings.
 
     Raises:
-        InstallError: torch is missing.
+        InstallError: torch or threadpoolctl is missing.
     """
 
     def __init__(
         self, space: SearchSpace, seed: int, config: HierarchicalConfig | None = None
     ) -> None:
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            raise InstallError(
+                "the hierarchical agent needs threadpoolctl, which is not installed; "
+                "run: pip install 'schedenv[models]'"
+            ) from None
+        self._pools = ThreadpoolController()
         self._space = space
         self._config = config = config or HierarchicalConfig()
         self._rng = np.random.default_rng(seed)
@@ -58,6 +67,11 @@ class HierarchicalAgent:
 
     def ask(self, count: int) -> list[Point]:
         """Random points first; then the best of what the tracks saw."""
+        # The threads of a larger pool would spin beside the kernels that are timed.
+        with self._pools.limit(limits=1):
+            return self._choose(count)
+
+    def _choose(self, count: int) -> list[Point]:
         config = self._config
         model = self._fit()
         self._arm = None

@@ -66,8 +66,8 @@ class HierarchicalConfig:
 
 
 PAPER = HierarchicalConfig(
-    first=16, batch=16, actor_rate=3e-4, critic_rate=1e-3, elites=0.0, tracks=64, steps=40,
-    stop_every=20, fewest_tracks=16, optimism=0.0, score_neighbours=False,
+    first=16, batch=16, actor_rate=3e-4, critic_rate=1e-3, elites=0.0, tracks=16, steps=40,
+    stop_every=20, fewest_tracks=8, optimism=0.0, score_neighbours=False,
 )  # fmt: skip
 """HARL's form: large batches, random starts, the model's mean, visited points alone.
 

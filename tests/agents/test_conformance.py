@@ -11,7 +11,14 @@ from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import Point, Space
 from schedenv.tuning import Agent, agent_names, make_agent
 
-pytestmark = pytest.mark.parametrize("name", agent_names())
+pytestmark = pytest.mark.parametrize(
+    "name",
+    [
+        # They think before they ask; their own tests are fast.
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("hierarchical") else ())
+        for name in agent_names()
+    ],
+)
 
 
 def judged(point: Point) -> Result:

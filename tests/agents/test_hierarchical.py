@@ -1,0 +1,155 @@
+"""The hierarchical agent and its parts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from schedenv_agents.hierarchical import PAPER, HierarchicalAgent, HierarchicalConfig
+from schedenv_agents.hierarchical.bandit import SlidingWindowBandit
+from schedenv_agents.hierarchical.encoding import Encoding
+from schedenv_agents.hierarchical.model import Model
+from schedenv_agents.hierarchical.policy import Policy
+from schedenv_agents.hierarchical.tracks import Tracks
+
+from schedenv.measure.table import Table
+from schedenv.measure.table_file import read_table, shipped_tables
+from schedenv.space import Space
+from schedenv.tuning import Budget
+from schedenv.tuning.agent import AgentFactory
+from schedenv.tuning.simulate import simulate
+
+PLAIN = HierarchicalConfig()
+WITHOUT = {
+    "the bandit": replace(PLAIN, sketch_bandit=False),
+    "the policy": replace(PLAIN, learn_policy=False),
+    "the adaptive stop": replace(PLAIN, adaptive_stop=False),
+    "the model": replace(PLAIN, model=False),
+    "neighbours": replace(PLAIN, score_neighbours=False),
+}
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return read_table(shipped_tables()["gmm"])
+
+
+def best(table: Table, config: HierarchicalConfig, trials: int, seed: int = 0) -> float:
+    """The best quality within the trials."""
+    agent = AgentFactory("it", lambda space, seed, _: HierarchicalAgent(space, seed, config))
+    run = simulate(table, agent, Budget(trials=trials), seed)
+    assert run.trials == trials
+    return max(table.optimum_s / step.best_s for step in run.curve)
+
+
+class TestBandit:
+    def test_every_arm_is_tried_once_before_any_is_tried_again(self) -> None:
+        bandit = SlidingWindowBandit(3, 0.25, 100)
+        chosen = []
+        for _ in range(3):
+            chosen.append(bandit.choose())
+            bandit.reward(chosen[-1], 0.0)
+        assert chosen == [0, 1, 2]
+
+    def test_a_better_arm_is_chosen_more_often(self) -> None:
+        bandit = SlidingWindowBandit(2, 0.25, 100)
+        chosen = []
+        for _ in range(50):
+            chosen.append(bandit.choose())
+            bandit.reward(chosen[-1], [0.2, 0.8][chosen[-1]])
+        assert chosen.count(1) > 40
+
+    def test_rewards_outside_the_window_are_forgotten(self) -> None:
+        bandit = SlidingWindowBandit(2, 0.1, 6)
+        bandit.reward(0, 1.0)
+        for _ in range(6):
+            bandit.reward(1, 0.1)
+        assert bandit.choose() == 0, "not in the window any more"
+
+
+class TestModel:
+    def test_it_says_what_it_was_told_and_is_sure_of_it(self) -> None:
+        rng = np.random.default_rng(0)
+        features = rng.uniform(0, 8, (30, 4))
+        seconds = np.exp(np.sin(features[:, 0]) + 0.3 * features[:, 1] - 8)
+        mean, deviation = Model(features, seconds).predict(features)
+        np.testing.assert_allclose(mean, np.log(seconds), atol=0.15)
+        far, unsure = Model(features, seconds).predict(features + 100)
+        assert unsure.min() > deviation.max()
+        np.testing.assert_allclose(far, np.log(seconds).mean())
+
+    def test_failures_count_as_the_slowest(self) -> None:
+        features = np.array([[0.0], [1.0], [10.0]])
+        mean, _ = Model(features, np.array([1.0, 2.0, np.inf])).predict(features)
+        assert mean[2] == mean.max()
+
+    def test_points_chosen_together_do_not_repeat_each_other(self) -> None:
+        model = Model(np.array([[0.0], [20.0]]), np.array([1.0, 1.1]))
+        candidates = np.array([[5.0], [5.01], [5.02], [14.0]])
+        assert 3 in model.choose(candidates, 2, 2.0)
+
+
+@given(seed=st.integers(0, 1000))
+def test_points_are_equal_in_own_coordinates_only_if_they_are_equal(
+    seed: int, tiny_space: Space
+) -> None:
+    rng = np.random.default_rng(seed)
+    points = [tiny_space.sample(rng) for _ in range(2)]
+    one, other = Encoding(tiny_space).own(tiny_space.encode(points))
+    assert (one == other).all() == (points[0] == points[1])
+
+
+class TestTracks:
+    def test_every_step_is_a_legal_move_and_hopeless_tracks_end_early(
+        self, tiny_space: Space
+    ) -> None:
+        rng = np.random.default_rng(0)
+        encoding = Encoding(tiny_space)
+        starts = [tiny_space.sample(rng) for _ in range(16)]
+        features = encoding.own(tiny_space.encode(starts))
+        model = Model(features, rng.uniform(1, 2, len(starts)))
+        config = replace(PLAIN, steps=8, stop_every=2, fewest_tracks=4)
+        walk = Tracks(tiny_space, encoding, config).walk(starts, model, Policy(config, seed=0), rng)
+        assert walk.ended_early == 16
+        assert walk.steps is not None
+        assert len(walk.steps.states) == 2 * (16 + 8 + 4)
+        assert all(tiny_space.is_legal(point) for point in walk.seen)
+        assert set(walk.visited) <= set(walk.seen)
+
+
+class TestPolicy:
+    def test_it_learns_which_move_is_rewarded(self, tiny_space: Space) -> None:
+        rng = np.random.default_rng(0)
+        encoding = Encoding(tiny_space)
+        starts = [tiny_space.sample(rng) for _ in range(16)]
+        rows = tiny_space.encode(starts)
+        # Fast where the first coordinate of the tiling is large.
+        model = Model(encoding.own(rows), np.exp(-encoding.own(rows)[:, -8:].sum(axis=1)))
+        config = replace(PLAIN, adaptive_stop=False, optimism=0.0, discount=0.0)
+        tracks, policy = Tracks(tiny_space, encoding, config), Policy(config, seed=0)
+
+        def reward() -> float:
+            walk = tracks.walk(starts, model, policy, rng)
+            assert walk.steps is not None
+            policy.learn(walk.steps)
+            return float(walk.steps.targets.mean())
+
+        rewards = [reward() for _ in range(60)]
+        assert np.mean(rewards[-15:]) > np.mean(rewards[:15])
+
+
+@pytest.mark.parametrize("config", [PAPER, *WITHOUT.values()], ids=["PAPER", *WITHOUT])
+def test_every_level_can_be_switched_off(table: Table, config: HierarchicalConfig) -> None:
+    assert best(table, config, trials=24) > 0.5
+
+
+def test_it_repeats_itself_exactly(table: Table) -> None:
+    assert best(table, PLAIN, 32, seed=3) == best(table, PLAIN, 32, seed=3)
+
+
+@pytest.mark.slow
+def test_it_is_better_than_random_search_on_a_table(table: Table) -> None:
+    ours = [best(table, PLAIN, 32, seed) for seed in range(8)]
+    random = [simulate(table, "random", Budget(trials=32), seed).curve[-1] for seed in range(8)]
+    assert np.mean(ours) > np.mean([table.optimum_s / step.best_s for step in random])
