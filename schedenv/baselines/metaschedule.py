@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import queue
@@ -55,7 +56,7 @@ _FAILED_S = 1e9
 
 
 class NotInSpaceWarning(UserWarning):
-    """One of MetaSchedule's best traces is no point of the space, so it is not measured again."""
+    """Some of MetaSchedule's best traces are no points of the space; the message has claims."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -100,8 +101,8 @@ class MetaSchedule:
     """
 
     def __init__(self, name: str = "metaschedule", tuner: Tuner | None = None) -> None:
-        for module in ("xgboost",):
-            _require(module, f"racing {name}")
+        if importlib.util.find_spec("xgboost") is None:
+            raise MissingExtraError("xgboost", "models", f"racing {name}")
         self.name = name
         self._tuner = tuner
 
@@ -123,19 +124,13 @@ class MetaSchedule:
             (out / f"{OUTCOME}.new").write_bytes(text)
             (out / f"{OUTCOME}.new").replace(out / OUTCOME)
         budget.used_trials, budget.used_s = outcome.trials, outcome.elapsed_s
-        for claimed_s, reason in outcome.outside:
-            warnings.warn(
-                f"{self.name} on {task.name}, seed {seed}: a trace that claims "
-                f"{claimed_s * 1e6:.4g} us is no point of the space ({reason}); it is left out",
-                NotInSpaceWarning,
-                stacklevel=2,
-            )
         return Entry(
             outcome.curve,
             outcome.trials,
             outcome.elapsed_s,
             outcome.counts,
             tuple(Point.parse(point) for point in outcome.finalists),
+            _check_outside(self.name, task, outcome),
         )
 
     def _tune(
@@ -204,7 +199,7 @@ class MetaScheduleDroplet(MetaSchedule):
 
 def fair(hardware: Hardware) -> Tuner:
     """MetaSchedule at its best for a few hundred trials on this machine; see `MetaSchedule`."""
-    return Tuner(batch=32, warm_up=64, builders=hardware.cores, rules="llvm", beside_pool=True)
+    return Tuner(batch=32, warm_up=32, builders=hardware.cores, rules="llvm", beside_pool=True)
 
 
 def read_outcome(out: Path) -> Outcome | None:
@@ -279,11 +274,20 @@ def _describe(
     }
 
 
-def _require(module: str, purpose: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        raise MissingExtraError(module, "models", purpose)
+def _check_outside(name: str, task: Task, outcome: Outcome) -> str | None:
+    """Say which of the best traces cannot be measured again; the fault, if that is all of them."""
+    if not outcome.outside:
+        return None
+    claims = "; ".join(f"{claimed_s * 1e6:.4g} us: {why}" for claimed_s, why in outcome.outside)
+    if not outcome.finalists:
+        return f"none of its best traces is a point of the space ({claims})"
+    warnings.warn(
+        f"{name} on {task.name}: {len(outcome.outside)} of its best traces are no points of the "
+        f"space and are not measured again ({claims}); {len(outcome.finalists)} others are",
+        NotInSpaceWarning,
+        stacklevel=3,
+    )
+    return None
 
 
 class _Search:

@@ -11,7 +11,13 @@ from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import Point, Space
 from schedenv.tuning import Agent, agent_names, make_agent
 
-pytestmark = pytest.mark.parametrize("name", agent_names())
+# A Parzen estimator thinks for tens of milliseconds a trial, and these tests are long.
+THINKERS = {"optuna"}
+
+pytestmark = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in THINKERS else n for n in agent_names()],
+)
 
 
 def judged(point: Point) -> Result:
