@@ -32,5 +32,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[test,lint,vendor,fleet,tables,postgres,models,train,plot]'
+	$(PIP) install --constraint constraints.txt --editable '.[test,lint,vendor,fleet,tables,postgres,models,train,plot,peers]'
 	touch $@ $(VENV)/.installed

@@ -60,8 +60,11 @@ def workload_from_json(content: Sequence[Any]) -> IRModule:
     return tvm_adapter.meta_schedule_package().database.Workload.from_json(list(content)).mod
 
 
-def apply_trace_json(mod: IRModule, trace: Sequence[Any]) -> IRModule:
+def apply_trace_json(mod: IRModule, trace: Sequence[Any]) -> tuple[IRModule, list[Any]]:
     """Apply a database's trace, postprocessing included, as plain TVM would.
+
+    Returns:
+        The scheduled module, and the trace with the decisions that TVM really took.
 
     Raises:
         ConstraintError: TVM refuses it. What is no trace at all may kill the process instead.
@@ -75,7 +78,7 @@ def apply_trace_json(mod: IRModule, trace: Sequence[Any]) -> IRModule:
         raise ConstraintError(
             f"TVM does not apply the trace: {tvm_adapter.first_line(error)}"
         ) from error
-    return schedule.mod
+    return schedule.mod, _plain(schedule.trace.as_json())
 
 
 def _plain(value: Any) -> Any:

@@ -143,14 +143,7 @@ class WorkerProcess:
             # A process that died by itself needs a moment to become reapable.
             self._process.wait(0.2 if not self.busy else 0.0)
         ended_by = self._process.poll()
-        children: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+        kill_tree(self.pid)
         self._process.kill()
         self._process.wait()
         self.connection.close()
@@ -163,6 +156,18 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.2)
         return self._process.returncode == -number
+
+
+def kill_tree(pid: int) -> None:
+    """Kill the process group that a process leads, and every descendant that has left it."""
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def describe_end(code: int | None, stderr_file: Path) -> str:

@@ -21,7 +21,7 @@ from schedenv import tvm_adapter, tvm_database
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.hardware import Hardware
 from schedenv.records.traces import NotExpressibleError, TraceReader
-from schedenv.space import Space
+from schedenv.space import Point, Space
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
@@ -104,14 +104,30 @@ class _Reader:
             raise _SkippedError("other", "it is of another program")
         self._check_target(target)
         samples_s = _samples(run_secs)
-        point = self._traces.point(trace)
-        canonical = self._space.canonical(point)
-        applied = tvm_database.apply_trace_json(self._mod, trace)
-        if tvm_adapter.structural_hash(applied) != canonical:
-            raise _SkippedError(
-                "outside", "its postprocessing makes another program of the same decisions"
-            )
+        point, canonical = self._point(trace)
         return Line(number, str(point), canonical, samples_s)
+
+    def _point(self, trace: Any) -> tuple[Point, str]:
+        """The point whose program a trace makes, and the program's canonical form."""
+        if self._traces.is_untidy(trace):
+            _, trace = tvm_database.apply_trace_json(self._mod, trace)
+        foreign: NotExpressibleError | None = None
+        try:
+            points = [self._traces.point(trace)]
+        except NotExpressibleError as error:
+            foreign, points = error, self._traces.relatives(trace)
+            if not points:
+                raise
+        applied, _ = tvm_database.apply_trace_json(self._mod, trace)
+        program = tvm_adapter.structural_hash(applied)
+        for point in points:
+            if self._space.canonical(point) == program:
+                return point, program
+        if foreign is not None:
+            raise foreign
+        raise _SkippedError(
+            "outside", "its postprocessing makes another program of the same decisions"
+        )
 
     def _is_ours(self, index: Any) -> bool:
         """Whether a workload of the database is the task's program."""

@@ -71,7 +71,7 @@ def import_database(directory: Path, task: Task, hardware: Hardware, target: Arc
     report = Imported()
     known = target.digests()
     rows = []
-    for line in _read_lines(directory, task, hardware):
+    for line in read_lines(directory, task, hardware):
         if line.point is None or line.canonical is None:
             report.left_out.append(line)
             continue
@@ -109,7 +109,7 @@ def _record(
     )  # fmt: skip
 
 
-def _read_lines(directory: Path, task: Task, hardware: Hardware) -> Iterator[Line]:
+def read_lines(directory: Path, task: Task, hardware: Hardware) -> Iterator[Line]:
     """Every line that is not blank, read by as many processes as die of one."""
     first, deaths = 1, 0
     module_json = tvm_adapter.module_to_json(task.mod)

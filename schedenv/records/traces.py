@@ -5,7 +5,10 @@ Works on a trace's JSON alone, so a trace from anybody's file is read without TV
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schedenv import tvm_database
@@ -43,16 +46,66 @@ class TraceReader:
             NotExpressibleError: It is no trace, has the structure of no sketch, or a decision
                 that the space does not have.
         """
+        return self._legal(trace, {})
+
+    def relatives(self, trace: Any) -> list[Point]:
+        """Points that differ from a trace in nothing but annotations that the space does not have.
+
+        MetaSchedule's mutator of parallel loops writes any product of loop extents, the space has
+        a short menu. Both often fuse the same loops, so one of these points may be the trace's
+        program; only the programs can tell.
+
+        Args:
+            trace: As for `point`.
+
+        Returns:
+            One point for every choice of the menus that the trace's annotations are missing from;
+            empty if a decision of another kind is not of the space either.
+        """
+        sketch, found, instructions, _ = self._matched(trace)
+        foreign = [
+            knob
+            for knob in sketch.choices()
+            if knob.role != "unroll" and _amount(knob, found, instructions) not in knob.choices
+        ]
+        points = []
+        for amounts in itertools.product(*(knob.choices for knob in foreign)):
+            instead = {knob.role: amount for knob, amount in zip(foreign, amounts, strict=True)}
+            with contextlib.suppress(NotExpressibleError):
+                points.append(self._legal(trace, instead))
+        return points
+
+    def is_untidy(self, trace: Any) -> bool:
+        """Whether a tile of a trace has factors that do not multiply to its extent.
+
+        Droplet Search sets them one by one. TVM repairs such a tile silently when it applies the
+        trace, and the applied trace has the factors that it took.
+
+        Raises:
+            NotExpressibleError: It is no trace, or has the structure of no sketch.
+        """
+        sketch, found, _, decisions = self._matched(trace)
+        tiles = [(tile, decisions.get(found[tile.instruction])) for tile in sketch.tiles()]
+        if not all(_are_integers(slots, tile.width) and min(slots) > 0 for tile, slots in tiles):
+            return False
+        return any(math.prod(slots) != tile.extent for tile, slots in tiles)
+
+    def _legal(self, trace: Any, instead: Mapping[str, int]) -> Point:
+        sketch, found, instructions, decisions = self._matched(trace)
+        point = _read(sketch, found, instructions, decisions, instead)
+        illegal = self._space.explain_illegal(point)
+        if illegal is not None:
+            raise NotExpressibleError(illegal)
+        return point
+
+    def _matched(self, trace: Any) -> tuple[Sketch, dict[int, int], list[Any], dict[int, Any]]:
+        """The sketch that a trace has the structure of, and where its instructions are."""
         instructions, decisions = _parts(trace)
         normal = _normal(instructions)
         for sketch, expected in self._sketches:
             found = _match(expected, normal)
             if found is not None:
-                point = _read(sketch, found, instructions, decisions)
-                illegal = self._space.explain_illegal(point)
-                if illegal is not None:
-                    raise NotExpressibleError(illegal)
-                return point
+                return sketch, found, instructions, decisions
         raise NotExpressibleError(
             f"its {len(instructions)} instructions are not those of any of the space's "
             f"{len(self._sketches)} sketches"
@@ -144,13 +197,13 @@ def _read(
     found: dict[int, int],
     instructions: Sequence[Any],
     decisions: dict[int, Any],
+    instead: Mapping[str, int],
 ) -> Point:
     values = [0] * sketch.width
     for knob in sketch.knobs:
         at = found.get(knob.instruction)
         if isinstance(knob, ChoiceKnob) and knob.role != "unroll":
-            amount = 0 if at is None else instructions[at][1][1:2]
-            amount = amount[0] if isinstance(amount, list) and amount else amount
+            amount = instead.get(knob.role, _amount(knob, found, instructions))
             if amount not in knob.choices:
                 raise NotExpressibleError(
                     f"{knob.name}: expected one of {list(knob.choices)}, got {amount!r:.40}"
@@ -164,6 +217,15 @@ def _read(
             raise NotExpressibleError(f"{knob.name}: expected {what}, got {decision!r:.40}")
         values[knob.start : knob.start + knob.width] = slots
     return Point(sketch.index, tuple(values))
+
+
+def _amount(knob: ChoiceKnob, found: Mapping[int, int], instructions: Sequence[Any]) -> Any:
+    """What a trace says of an annotation; 0 if it does not have it."""
+    at = found.get(knob.instruction)
+    if at is None:
+        return 0
+    given = instructions[at][1][1:2]
+    return given[0] if given else given
 
 
 def _are_integers(slots: Any, count: int) -> bool:

@@ -11,13 +11,12 @@ from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import Point, Space
 from schedenv.tuning import Agent, agent_names, make_agent
 
+# These think for tens of milliseconds a trial, and the tests here are long.
+THINKERS = {"hierarchical", "hierarchical-paper", "optuna"}
+
 pytestmark = pytest.mark.parametrize(
     "name",
-    [
-        # They think before they ask; their own tests are fast.
-        pytest.param(name, marks=pytest.mark.slow if name.startswith("hierarchical") else ())
-        for name in agent_names()
-    ],
+    [pytest.param(n, marks=pytest.mark.slow) if n in THINKERS else n for n in agent_names()],
 )
 
 

@@ -1,0 +1,311 @@
+"""TVM's own tuners, driven as they are, with a clock at their builder and runner.
+
+Next to `schedenv.tvm_adapter`, a module that touches TVM internals that have moved before. What is
+timed is upstream code: `tune_tir` and its post-optimisation. Only three things are put into it: a
+clock where a candidate has been built or run, the turns that measuring processes on one machine
+take, and a worker start-up that leaves out the tensor intrinsics (see
+`schedenv.tvm_adapter.skip_tensor_intrinsics`), without which every build of a slow machine runs
+into its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from schedenv import tvm_adapter
+from schedenv.measure.placement import Placement
+from schedenv.measure.turns import MachineTurns
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+    from tvm.target import Target
+
+UNLIMITED_TRIALS = 1 << 20
+"""What a tuner without a limit on trials is told."""
+
+LEFT_OUT = "schedenv: the time was up before this candidate was run"
+"""The error of candidates that the budget did not reach; they are no trials."""
+
+Status = Literal["ok", "build_error", "build_timeout", "run_error", "run_timeout", "crash"]
+
+
+class Tuner(msgspec.Struct, frozen=True):
+    """How MetaSchedule's search is set up.
+
+    Attributes:
+        batch: Candidates that are built and run between two updates of the cost model
+            (`num_trials_per_iter`; upstream's default is 64).
+        warm_up: Results below which the cost model answers at random (`num_warmup_samples`; 100).
+        builders: Candidates built at once, and threads of the search; None for the number of
+            physical cores, as upstream has it.
+        rules: The schedule rules' name, `llvm`, or None for those that upstream takes for the
+            target, which on a processor with AVX-512 or VNNI include int8 ones.
+        beside_pool: Whether the calling thread is kept off the cores of the kernel's other threads
+            (`schedenv.measure.placement`), as in this engine.
+        droplet: Share of the budget that is left for the post-optimisation, Droplet Search; 0 for
+            none.
+    """
+
+    batch: int
+    warm_up: int
+    builders: int | None
+    rules: str | None
+    beside_pool: bool
+    droplet: float = 0.0
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what happens, and when to stop.
+
+    Attributes:
+        started: The tuner's processes run; its clock starts.
+        building: A number of candidates are about to be built.
+        running: So many of them were built and are about to be run one after the other.
+        tried: One candidate has ended so, with these times in seconds a call.
+        committed: The database holds the candidates that were run.
+        expired: Whether a share of the seconds, from 0 to 1, has passed.
+    """
+
+    started: Callable[[], None]
+    building: Callable[[int], None]
+    running: Callable[[int], None]
+    tried: Callable[[Status, tuple[float, ...]], None]
+    committed: Callable[[], None]
+    expired: Callable[[float], bool]
+
+
+class _EndOfBudgetError(Exception):
+    """Ends upstream's search from within its measure callback."""
+
+
+def tune(
+    mod: IRModule,
+    target: Target,
+    tuner: Tuner,
+    directory: str,
+    trials: int | None,
+    seed: int,
+    listener: Listener,
+) -> None:
+    """Run MetaSchedule on a module until the trials or the listener end it.
+
+    Args:
+        mod: The module, with one function, `main`.
+        target: What to tune for.
+        tuner: How.
+        directory: Where its database and its logs go.
+        trials: Candidates, failures included; None for no limit.
+        seed: Of its search.
+        listener: Who is told.
+    """
+    meta_schedule = tvm_adapter.meta_schedule_package()
+    clocked = _Clocked(meta_schedule, tuner, listener)
+    polish = 0
+    if tuner.droplet:
+        polish = min(100, round(tuner.droplet * trials)) if trials is not None else 100
+    searched = UNLIMITED_TRIALS if trials is None else trials - polish
+    builders = tuner.builders or meta_schedule.utils.cpu_count(logical=False)
+    builder, runner = clocked.builder(max_workers=builders), clocked.runner()
+    callbacks = list(meta_schedule.measure_callback.MeasureCallback.create("default"))
+    # Right behind the one that writes to the database, before the model learns from the results.
+    callbacks.insert(1, clocked.committed_callback())
+    listener.started()
+    try:
+        meta_schedule.tir_integration.tune_tir(
+            mod,
+            target,
+            directory,
+            searched,
+            num_trials_per_iter=tuner.batch,
+            builder=builder,
+            runner=runner,
+            cost_model=meta_schedule.cost_model.XGBModel(
+                num_warmup_samples=tuner.warm_up, num_tuning_cores=builders, tree_method="auto"
+            ),
+            measure_callbacks=callbacks,
+            space=tuner.rules or "post-order-apply",
+            num_tuning_cores=builders,
+            seed=seed,
+        )
+    except Exception:
+        # It has come through C++, so its class may be another one by now.
+        if not clocked.ended:
+            raise
+    if polish:
+        _polish(meta_schedule, clocked, target, directory, polish, seed)
+
+
+def _polish(
+    meta_schedule: Any, clocked: _Clocked, target: Target, directory: str, trials: int, seed: int
+) -> None:
+    """Droplet Search from the best record, as `tune_tir(..., post_optimization=True)` runs it.
+
+    It makes its builder and its runner itself, from these two names.
+    """
+    import random
+
+    clocked.begin_polishing()
+    # Upstream draws from the global generator, unseeded.
+    random.seed(seed)
+    meta_schedule.builder.LocalBuilder = clocked.builder
+    meta_schedule.runner.LocalRunner = clocked.runner
+    optimisation = meta_schedule.post_optimization.PostOpt(directory, target, trials)
+    try:
+        optimisation.run()
+    except Exception:
+        if not clocked.ended:
+            raise
+
+
+def prepare_worker() -> None:
+    """What a process of TVM's pools does first."""
+    tvm_adapter.skip_tensor_intrinsics()
+
+
+def run_beside_pool(library: Any, device: Any, config: Any, repeated: Sequence[Any]) -> list[float]:
+    """Upstream's evaluator, after the calling thread has left the cores of TVM's thread pool."""
+    from tvm.s_tir.meta_schedule.runner.utils import run_evaluator_common
+
+    # The first kernel on all cores makes TVM start its pool.
+    library[library.entry_name](*repeated[0])
+    Placement().beside_pool()
+    costs: list[float] = run_evaluator_common(library, device, config, repeated)
+    return costs
+
+
+class _Clocked:
+    """Makes builders, runners and callbacks that report to a listener."""
+
+    def __init__(self, meta_schedule: Any, tuner: Tuner, listener: Listener) -> None:
+        self._meta_schedule = meta_schedule
+        self._local_builder = meta_schedule.builder.LocalBuilder
+        self._local_runner = meta_schedule.runner.LocalRunner
+        self._tuner, self._listener = tuner, listener
+        self._turns = MachineTurns()
+        self._polishing = False
+        self.ended = False
+
+    def begin_polishing(self) -> None:
+        """The search is over; the rest of the budget is the post-optimisation's."""
+        self._polishing, self.ended = True, False
+
+    def expired(self) -> bool:
+        """Whether nothing more may be run in this phase."""
+        return self._listener.expired(1.0 if self._polishing else 1.0 - self._tuner.droplet)
+
+    def builder(self, **settings: Any) -> Any:
+        """A LocalBuilder whose builds are reported; the arguments are upstream's."""
+        inner = self._local_builder(**{"initializer": prepare_worker, **settings})
+        return _report_builds(self._meta_schedule, inner, self)
+
+    def runner(self, **settings: Any) -> Any:
+        """A LocalRunner whose runs are reported; the arguments are upstream's."""
+        if self._tuner.beside_pool:
+            settings = {"f_run_evaluator": run_beside_pool, **settings}
+        inner = self._local_runner(**{"initializer": prepare_worker, **settings})
+        return _report_runs(self._meta_schedule, inner, self)
+
+    def committed_callback(self) -> Any:
+        """A measure callback that reports commits and ends the search when the time is up."""
+        return _report_commits(self._meta_schedule, self)
+
+    def build(self, inner: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Build candidates; tell the listener of those that failed."""
+        if self.expired():
+            self.end()
+        self._listener.building(len(inputs))
+        with self._turns.building():
+            results = list(inner.build(inputs))
+        for result in results:
+            if result.error_msg is not None:
+                late = "Timeout, killed" in str(result.error_msg)
+                self._listener.tried("build_timeout" if late else "build_error", ())
+        if not self._polishing:
+            # Droplet writes every result down at once; it has nothing to commit.
+            self._listener.running(sum(result.error_msg is None for result in results))
+        return results
+
+    def run(self, inner: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Run candidates one after the other; tell the listener of each."""
+        futures: list[Any] = []
+        for given in inputs:
+            if self.expired():
+                futures.append(_left_out(self._meta_schedule))
+                continue
+            with self._turns.timing():
+                (future,) = inner.run([given])
+            futures.append(future)
+            result = future.result()
+            times = () if result.error_msg is not None else _seconds(result.run_secs)
+            self._listener.tried(_run_status(result.error_msg), times)
+        return futures
+
+    def commit(self) -> None:
+        """The database has the results of a batch."""
+        self._listener.committed()
+        if self.expired():
+            self.end()
+
+    def end(self) -> None:
+        """Leave upstream's search.
+
+        Raises:
+            _EndOfBudgetError: Always.
+        """
+        self.ended = True
+        raise _EndOfBudgetError
+
+
+def _run_status(message: object) -> Status:
+    if message is None:
+        return "ok"
+    text = str(message)
+    if "Timeout, killed" in text:
+        return "run_timeout"
+    return "crash" if "Subprocess terminated" in text else "run_error"
+
+
+def _seconds(run_secs: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(getattr(second, "value", second)) for second in run_secs)
+
+
+def _left_out(meta_schedule: Any) -> Any:
+    return meta_schedule.runner.local_runner.LocalRunnerFuture(error_message=LEFT_OUT)
+
+
+def _report_builds(meta_schedule: Any, inner: Any, clocked: _Clocked) -> Any:
+    from tvm.ir.utils import derived_object
+
+    @derived_object
+    class ClockedBuilder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
+        def build(self, build_inputs: Sequence[Any]) -> list[Any]:
+            return clocked.build(inner, build_inputs)
+
+    return ClockedBuilder()
+
+
+def _report_runs(meta_schedule: Any, inner: Any, clocked: _Clocked) -> Any:
+    from tvm.ir.utils import derived_object
+
+    @derived_object
+    class ClockedRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
+        def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
+            return clocked.run(inner, runner_inputs)
+
+    return ClockedRunner()
+
+
+def _report_commits(meta_schedule: Any, clocked: _Clocked) -> Any:
+    from tvm.ir.utils import derived_object
+
+    @derived_object
+    class Commits(meta_schedule.measure_callback.PyMeasureCallback):  # type: ignore[misc]
+        def apply(self, *_: Any) -> None:
+            clocked.commit()
+
+    return Commits()
