@@ -91,8 +91,7 @@ def _lanes(sketch: Sketch) -> int:
 
 def _register_tile(extents: Sequence[int], lanes: int, rng: np.random.Generator) -> tuple[int, ...]:
     """Innermost factors, one an axis: whole vectors along the last, few enough rows of them."""
-    last = [factor for factor in divisors(extents[-1]) if factor <= 64]
-    whole = [factor for factor in last if factor % lanes == 0] or [max(last)]
+    whole = _vector_lengths(extents[-1], lanes)
     vector = whole[int(rng.integers(len(whole)))]
     vectors = math.ceil(vector / lanes)
     rows = [
@@ -106,6 +105,17 @@ def _register_tile(extents: Sequence[int], lanes: int, rng: np.random.Generator)
         max(rows, key=math.prod)
     ]
     return (*full[int(rng.integers(len(full)))], vector)
+
+
+def _vector_lengths(extent: int, lanes: int) -> list[int]:
+    """Divisors that are whole vectors; where there are none, whole halves of one, and so on.
+
+    LLVM makes slow code, slowly, of a vector of 50; of 40 it makes two and a half of 16.
+    """
+    factors = [factor for factor in divisors(extent) if factor <= 4 * lanes]
+    while not (whole := [factor for factor in factors if factor % lanes == 0]):
+        lanes = max(1, lanes // 2)
+    return whole
 
 
 def _split(tile: TileKnob, inner: int, rng: np.random.Generator) -> list[int]:

@@ -117,20 +117,25 @@ def fuse(mod: IRModule) -> IRModule:
     )(mod)
 
 
-def kernels(mod: IRModule) -> list[Kernel]:
-    """The PrimFuncs that `main` calls, in the order of their first call."""
+def call_sequence(mod: IRModule) -> list[str]:
+    """The names of the PrimFuncs that `main` calls, one a call, in order."""
     from tvm import relax
 
-    calls: Counter[str] = Counter()
+    names: list[str] = []
 
-    def count(expression: Any) -> None:
+    def visit(expression: Any) -> None:
         if isinstance(expression, relax.Call) and expression.op == _call_tir():
-            calls[str(expression.args[0].name_hint)] += 1
+            names.append(str(expression.args[0].name_hint))
 
-    relax.analysis.post_order_visit(mod["main"], count)
+    relax.analysis.post_order_visit(mod["main"], visit)
+    return names
+
+
+def kernels(mod: IRModule) -> list[Kernel]:
+    """The PrimFuncs that `main` calls, in the order of their first call."""
     return [
-        Kernel(name, tvm_adapter.module_from_prim_func(mod[name]), number)
-        for name, number in calls.items()
+        Kernel(name, tvm_adapter.module_from_prim_func(mod[name]), calls)
+        for name, calls in Counter(call_sequence(mod)).items()
     ]
 
 

@@ -40,8 +40,8 @@ class Contender:
 
     Attributes:
         name: For people.
-        kind: `tvm`, a shared library for TVM's virtual machine, or `onnxruntime`.
-        path: The library, or the ONNX file.
+        kind: `tvm`, a shared library for TVM's virtual machine, `onnxruntime` or `torch`.
+        path: The library, the ONNX file, or what `torch.export.save` wrote.
     """
 
     name: str

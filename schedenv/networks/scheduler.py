@@ -78,8 +78,7 @@ def gradient(tasks: Sequence[TaskState], _history: Sequence[int]) -> int | None:
 
     with g the task's best latency after its t slices, C its operations and V_k the speeds reached
     by tasks of its family; a = 0.2, b = 2 (Zheng et al., OSDI 2020, section 6; TVM 0.15,
-    `auto_scheduler/task_scheduler.py`). A task that never finds anything valid loses the optimism
-    of its second term, g / t, with each slice, and so does not starve the others.
+    `auto_scheduler/task_scheduler.py`).
     """
     first = _first(tasks)
     if first is not None:
@@ -97,7 +96,7 @@ def _slope(tasks: Sequence[TaskState], index: int) -> float:
     speeds = [
         other.flops / other.now_s
         for number, other in enumerate(tasks)
-        if number != index and other.family == task.family and other.flops > 0
+        if number != index and other.best_s and other.family == task.family and other.flops > 0
     ]
     if speeds and task.flops > 0:
         expected_s = min(expected_s, _BETA * task.flops / max(speeds))

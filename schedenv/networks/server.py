@@ -53,6 +53,21 @@ def onnxruntime_runner(
     return run
 
 
+def torch_runner(path: Path, inputs: Sequence[Array], threads: int) -> Callable[[], object]:
+    """A call of a program that `torch.export.save` wrote, on fixed inputs."""
+    import torch
+
+    torch.set_num_threads(threads)
+    module = torch.export.load(str(path)).module()
+    tensors = [torch.from_numpy(array) for array in inputs]
+
+    def run() -> object:
+        with torch.inference_mode():
+            return module(*tensors)
+
+    return run
+
+
 def as_arrays(outputs: object) -> list[Array]:
     """What a runner returned, as arrays."""
     parts = [outputs] if hasattr(outputs, "numpy") else list(outputs)  # type: ignore[call-overload]
@@ -70,6 +85,8 @@ def main() -> None:
         inputs = [arrays[f"arr_{index}"] for index in range(len(names))]
         if request["kind"] == "tvm":
             runner = tvm_runner(path, inputs)
+        elif request["kind"] == "torch":
+            runner = torch_runner(path, inputs, request["threads"])
         else:
             runner = onnxruntime_runner(path, names, inputs, request["threads"])
         number = file.stem.removeprefix("inputs-")

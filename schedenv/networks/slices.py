@@ -27,11 +27,16 @@ from schedenv.tuning.contracts import ResultStore
 from schedenv.tuning.loop import Loop
 from schedenv.tuning.tune import run_interruptibly
 
-SLICE_TRIALS = 16
-"""New candidates that a task gets at a time: one batch of its agent."""
+SLICE_TRIALS = 8
+"""New candidates that a task gets at a time, one batch of its agent: few, since every task has to
+get some before the scheduler can choose."""
 
 _NEGLIGIBLE = 0.005
 """A task with less than this share of the network's roofline time is left as it is."""
+
+
+_HOPELESS = 3
+"""Slices without any valid candidate after which a task is given up."""
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -177,7 +182,7 @@ class Search:
                 untuned_s = _time_untuned(kernel.task, measurer)
             loop = Loop(
                 kernel.task, kernel.space, kernel.agent, measurer, self.store, budget,
-                self.hardware,
+                self.hardware, batch=SLICE_TRIALS,
             )  # fmt: skip
             before = budget.used_trials
             budget.trials = before + SLICE_TRIALS
@@ -199,7 +204,9 @@ class Search:
         state.untuned_s = part.untuned_s
         best_s = state.now_s if part.best_s is None else min(part.best_s, state.now_s)
         state.best_s.append(best_s)
-        state.finished = state.finished or part.finished
+        # What finds nothing valid would look slow, and so promising, for ever.
+        hopeless = part.best_s is None and len(state.best_s) >= _HOPELESS
+        state.finished = state.finished or part.finished or hopeless
         self.history.append(part)
         trials = sum(past.trials for past in self.history)
         if math.isfinite(self.network_s):
