@@ -22,6 +22,7 @@ from schedenv.errors import NetworkFileError, SchedenvError
 from schedenv.networks import network
 from schedenv.networks.network import Network
 from schedenv.networks.source import load_onnx
+from schedenv.networks.widen import widen_convolutions
 
 _TIMEOUT_S = 900.0
 _MEMORY_SHARE = 0.6
@@ -126,6 +127,8 @@ def _work(request: Mapping[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
     path, channels_last = Path(request["path"]), bool(request["channels_last"])
     model = load_onnx(path, request["shapes"], int(memory_bytes * _WEIGHTS_SHARE))
+    if channels_last:
+        widen_convolutions(model)
     # The front end raises whatever it likes on what it cannot convert.
     try:
         original = tvm_relax.import_onnx(model, request["shapes"])
