@@ -24,6 +24,7 @@ from schedenv import tvm_relax
 from schedenv.calibration import peaks
 from schedenv.networks.build import LIBRARY
 from schedenv.networks.compare import Contender, compare, random_inputs
+from schedenv.networks.network import Network
 from schedenv.networks.prepare import prepare
 from schedenv.networks.slices import Search, Slice
 from schedenv.networks.tune import (
@@ -35,6 +36,7 @@ from schedenv.networks.tune import (
 )
 
 PROFILED_RUNS = 60
+FUSED = {"BatchNormalization", "Relu", "Add", "Sum"}
 
 
 class _Printer(NetworkWatcher):
@@ -45,8 +47,11 @@ class _Printer(NetworkWatcher):
         print(f"{search.elapsed_s:.0f} s {part.task} {search.network_s * 1e3:.3f} ms", flush=True)
 
 
-def vendor_convolutions_us(network: Path, seed: int, folder: Path) -> list[float]:
-    """What ONNX Runtime spends on each convolution, in the graph's order; median microseconds."""
+def vendor_convolutions_us(network: Path, seed: int, folder: Path) -> list[float | None]:
+    """What ONNX Runtime spends on each convolution, in the graph's order; median microseconds.
+
+    It names a fused node by the last tensor of what it fused. None for one not found by any name.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = hw.detect().cores
     options.enable_profiling = True
@@ -61,20 +66,38 @@ def vendor_convolutions_us(network: Path, seed: int, folder: Path) -> list[float
     file = Path(session.end_profiling())
     spent: dict[str, list[float]] = defaultdict(list)
     for event in json.loads(file.read_text()):
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spent[event["name"].removesuffix("_kernel_time")].append(float(event["dur"]))
+        if event.get("cat") == "Node" and event["args"].get("op_name", "").endswith("Conv"):
+            name = event["name"].removesuffix("_kernel_time").removesuffix("_nchwc")
+            spent[name].append(float(event["dur"]))
     file.unlink()
-    convolutions = [
-        node.name for node in onnx.load(str(network)).graph.node if node.op_type == "Conv"
-    ]
-    return [
-        sum(
-            float(np.median(times[len(times) // 2 :]))
-            for node, times in spent.items()
-            if node == name or node.startswith(f"{name}_")
-        )
-        for name in convolutions
-    ]
+    graph = onnx.load(str(network)).graph
+    users = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            users[name].append(node)
+    found: list[float | None] = []
+    for node in graph.node:
+        if node.op_type != "Conv":
+            continue
+        names, end = [node.name, node.output[0]], node
+        while len(after := users[end.output[0]]) == 1 and after[0].op_type in FUSED:
+            end = after[0]
+            names += [end.name, end.output[0]]
+        times = next((spent[name] for name in names if name in spent), None)
+        found.append(None if times is None else float(np.median(times[len(times) // 2 :])))
+    return found
+
+
+def same_convolutions(file: Path, network: Network, calls: list[str]) -> bool:
+    """Whether the kernels called are the file's convolutions, in its order, by their weights."""
+    graph = onnx.load(str(file)).graph
+    dims = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    theirs = [dims[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+    ours = [network.task(name).arguments[1].shape for name in calls]
+    return len(theirs) == len(ours) and all(
+        shape[:3] == (height, width, channels)
+        for shape, (_, channels, height, width) in zip(ours, theirs, strict=True)
+    )
 
 
 def main() -> None:
@@ -115,9 +138,12 @@ def main() -> None:
         seed=arguments.seed, rounds=arguments.rounds,
     )  # fmt: skip
     vendor = vendor_convolutions_us(file, arguments.seed, out)
-    calls = [name for name in tvm_relax.call_sequence(network.graph()) if "conv2d" in name]
-    assert len(calls) == len(vendor)
-    vendor_us = dict(zip(calls, vendor, strict=True))
+    kernel_of = {name: entry.name for entry in network.entries.values() for name in entry.names}
+    calls = [
+        kernel_of[name] for name in tvm_relax.call_sequence(network.graph()) if "conv2d" in name
+    ]
+    comparable = same_convolutions(file, network, calls)
+    vendor_us = dict(zip(calls, vendor, strict=True)) if comparable else {}
 
     ours_ms = timings["schedenv"].latency_s * 1e3
     print(f"\n{arguments.network}, {report['trials']} trials in {report['seconds']:.0f} s\n")
