@@ -24,14 +24,22 @@ from schedenv.networks.network import Network
 from schedenv.networks.source import load_onnx
 from schedenv.networks.widen import widen_convolutions
 
-_TIMEOUT_S = 900.0
+TIMEOUT_S = 900.0
+"""How long an import may take."""
+
 _MEMORY_SHARE = 0.6
 _WEIGHTS_SHARE = 0.1
 
 Shapes = Mapping[str, Sequence[int]]
 
 
-def prepare(path: Path, shapes: Shapes | None = None, *, channels_last: bool = True) -> Network:
+def prepare(
+    path: Path,
+    shapes: Shapes | None = None,
+    *,
+    channels_last: bool = True,
+    timeout_s: float = TIMEOUT_S,
+) -> Network:
     """Import a network, fold its constants and batch norms, fuse its operators into kernels.
 
     What comes out is kept in the cache directory, under a name made from the file's content. TVM's
@@ -43,6 +51,7 @@ def prepare(path: Path, shapes: Shapes | None = None, *, channels_last: bool = T
         shapes: Extents of inputs that the file leaves open, by name.
         channels_last: Turn convolutions to NHWC, which TVM's schedules vectorise; weights are
             packed accordingly, once.
+        timeout_s: How long the import may take.
 
     Raises:
         NetworkFileError: The file cannot be used; `UnsupportedOperatorsError` and
@@ -63,7 +72,7 @@ def prepare(path: Path, shapes: Shapes | None = None, *, channels_last: bool = T
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
-            _run_worker({**request, "folder": str(partial)}, path)
+            _run_worker({**request, "folder": str(partial)}, path, timeout_s)
             # Another process may have been faster; then its folder is as good.
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -89,20 +98,20 @@ def _digest(path: Path, request: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _run_worker(request: Mapping[str, Any], path: Path) -> None:
+def _run_worker(request: Mapping[str, Any], path: Path, timeout_s: float) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "schedenv.networks.prepare"],
             input=json.dumps(request),
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired:
         raise NetworkFileError(
-            f"{path} was not imported within {_TIMEOUT_S:.0f} s; export a smaller network"
+            f"{path} was not imported within {timeout_s:.0f} s; export a smaller network"
         ) from None
     if done.returncode == 0:
         return
