@@ -91,7 +91,7 @@ class GreedyLocalAgent:
             self._asked_storm = min(count, self._storm_left)
             if self._config.from_default and not self._seen:
                 return [self._space.default()]
-            return [self._space.sample(self._rng) for _ in range(self._asked_storm)]
+            return [self._draw() for _ in range(self._asked_storm)]
         batch, self._queue = self._queue[:count], self._queue[count:]
         if self._config.speculate:
             batch += self._further(batch, count - len(batch))
@@ -120,6 +120,10 @@ class GreedyLocalAgent:
             "storm_left": self._storm_left,
             "starts_left": [str(start.point) for start in self._starts],
         }
+
+    def _draw(self) -> Point:
+        """A point of a storm."""
+        return self._space.sample(self._rng)
 
     def _choose_starts(self) -> None:
         """Rank what is known; descents start at the best points that were not a centre yet."""

@@ -41,6 +41,22 @@ class ProgramFileError(InputError):
     """A user's Python file that cannot be imported, or does not define what it should."""
 
 
+class NetworkFileError(InputError):
+    """A network's file that cannot be read, or is no network that can be tuned."""
+
+
+class UnsupportedOperatorsError(NetworkFileError):
+    """A network with operators that TVM's front end does not convert; the message lists them."""
+
+
+class MissingShapesError(NetworkFileError):
+    """A network whose inputs have extents that nobody has given a number."""
+
+
+class NetworkOutputError(SchedenvError, RuntimeError):
+    """A compiled network whose outputs are not those of the original."""
+
+
 class OutputDirError(InputError):
     """A run directory that is not writable, or already holds a run."""
 

@@ -14,8 +14,11 @@ from rich.console import Console
 from schedenv import hardware as hw
 from schedenv.calibration import Peaks
 from schedenv.calibration import peaks as measure_peaks
+from schedenv.cli import networks
 from schedenv.cli.display import LiveDisplay, duration
 from schedenv.cli.fleet import find_devices
+from schedenv.errors import InputError
+from schedenv.networks.tune import DEFAULT_AGENT, NetworkRequest
 from schedenv.records.database import is_url, without_password
 from schedenv.space import UNTUNED
 from schedenv.tasks import resolve
@@ -24,6 +27,7 @@ from schedenv.tuning.tune import Outcome, Request, Watcher
 from schedenv.tuning.tune import tune as run_tune
 
 _DEFAULT_SECONDS = 60.0
+_DEFAULT_AGENT = "greedy"
 _NOTABLE_DRIFT = 1.5
 
 
@@ -33,20 +37,23 @@ def tune(
         typer.Argument(
             metavar="TASK",
             help="An operator (gmm), with a shape (gmm:1x512x512x512), a member of a suite "
-            "(core/gmm-2), or a function in a file (program.py:function).",
+            "(core/gmm-2), a function in a file (program.py:function), or a whole network "
+            "(model.onnx).",
         ),
     ],
     agent: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Who proposes candidates: an installed agent, FILE.py:CLASS, or the folder of a "
-            "checkpoint."
+            "checkpoint. [default: greedy; register-tiles for a network]"
         ),
-    ] = "greedy",
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Stop after this many candidates.")] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Stop after this long. [default: 60 if --trials is not given]"),
+        typer.Option(
+            help="Stop after this long. [default: 60 if --trials is not given; 600 for a network]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     out: Annotated[
@@ -78,12 +85,45 @@ def tune(
             "postgresql+psycopg://USER@HOST/NAME."
         ),
     ] = None,
+    scheduler: Annotated[
+        str, typer.Option(help="For a network: which task goes on (gradient, round-robin, ucb).")
+    ] = "gradient",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=EXTENTS", help="For a network: an input's shape, 1x3x224x224."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")
     ] = False,
 ) -> None:
-    """Find a faster schedule for one task, and verify it."""
+    """Find a faster schedule for one task, or for all of a network's, and verify it."""
+    if networks.is_network(task):
+        agent = agent or DEFAULT_AGENT
+        alone = {"--trials": trials, "--tracker": tracker, "--store": store}
+        given = [option for option, value in alone.items() if value is not None]
+        if given:
+            raise InputError(
+                f"{' and '.join(given)} cannot be used with a network; it is tuned for --seconds "
+                "on this machine, and its records are in --out"
+            )
+        networks.run(
+            NetworkRequest(
+                Path(task),
+                networks.DEFAULT_SECONDS if seconds is None else seconds,
+                out or _default_out(Path(task).stem, agent, seed),
+                networks.parse_shapes(shape or ()),
+                agent,
+                scheduler,
+                seed,
+                resume,
+            ),
+            _own_peaks(),
+            Console(highlight=False),
+            as_json=as_json,
+        )
+        return
     resolved = resolve(task)
+    agent = agent or _DEFAULT_AGENT
     if trials is None and seconds is None:
         seconds = _DEFAULT_SECONDS
     devices = find_devices(tracker, key, hardware_file)

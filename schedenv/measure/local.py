@@ -23,9 +23,11 @@ from schedenv.measure.job import Batch, Job
 from schedenv.measure.known import KnownResults
 from schedenv.measure.nursery import Nursery
 from schedenv.measure.pool import Limits, WorkerPool
+from schedenv.measure.process import Spawn
 from schedenv.measure.result import Result
 from schedenv.measure.running import Runner
 from schedenv.measure.scratch import make_scratch
+from schedenv.measure.shared import Bench
 from schedenv.measure.timing import calls_per_sample
 from schedenv.measure.turns import MachineTurns
 from schedenv.space import Point
@@ -79,6 +81,8 @@ class LocalMeasurer:
         workers: How many candidates are compiled at once; None for one a core.
         limits: Deadlines.
         seed: Of the verification inputs.
+        bench: Where several tasks are measured in turn, what they share; its seed holds. None for
+            a measurer that stands alone.
 
     Raises:
         MachineError: The reference cannot be computed.
@@ -93,6 +97,7 @@ class LocalMeasurer:
         workers: int | None = None,
         limits: Limits | None = None,
         seed: int = 0,
+        bench: Bench | None = None,
     ) -> None:
         task.check_memory()
         self._limits = limits or Limits()
@@ -104,16 +109,8 @@ class LocalMeasurer:
         self._turns = MachineTurns()
         self._scratch = make_scratch()
         try:
-            reference.prepare(task, self._scratch, hardware, seed)
-            self._nursery = Nursery(
-                self._write_setup(task),
-                self._scratch,
-                hw.worker_environment(hardware),
-                self._limits.start_s,
-            )
-            self._pool = WorkerPool(
-                workers or hardware.cores, self._nursery.spawn, self._scratch, self._limits
-            )
+            spawn = self._start(task, seed) if bench is None else self._start_on(bench, task)
+            self._pool = WorkerPool(workers or hardware.cores, spawn, self._scratch, self._limits)
         except BaseException:
             self.close()
             raise
@@ -244,12 +241,25 @@ class LocalMeasurer:
 
     # -- workers --------------------------------------------------------------------------------
 
-    def _write_setup(self, task: Task) -> Path:
+    def _start(self, task: Task, seed: int) -> Spawn:
+        reference.prepare(task, self._scratch, self._hardware, seed)
+        self._nursery = Nursery(
+            self._write_setup(task, self._scratch),
+            self._scratch,
+            hw.worker_environment(self._hardware),
+            self._limits.start_s,
+        )
+        return self._nursery.spawn
+
+    def _start_on(self, bench: Bench, task: Task) -> Spawn:
+        return bench.spawn_for(self._write_setup(task, bench.data_dir(task)))
+
+    def _write_setup(self, task: Task, data_dir: Path) -> Path:
         memory = psutil.virtual_memory()
         setup = messages.Setup(
             module_json=tvm_adapter.module_to_json(task.mod),
             hardware=self._hardware,
-            data_dir=str(self._scratch),
+            data_dir=str(data_dir),
             memory_limit_bytes=int(memory.total * 0.75),
             undisturbed_s=peaks(self._hardware).reference_s,
         )

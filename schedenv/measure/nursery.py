@@ -30,7 +30,14 @@ _LONGEST_BYTES = 4096
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Fork a worker; its connection and its standard error come with this as descriptors."""
+    """Fork a worker; its connection and its standard error come with this as descriptors.
+
+    Attributes:
+        setup_file: JSON of `messages.Setup`, for a worker that sets itself up after the fork; None
+            for the one that the nursery has set up.
+    """
+
+    setup_file: str | None = None
 
 
 class Wait(msgspec.Struct, frozen=True, tag=True):
@@ -107,7 +114,8 @@ class Nursery:
     """The process that workers are forked from; started when the first is asked for.
 
     Args:
-        setup_file: JSON of `messages.Setup`.
+        setup_file: JSON of `messages.Setup`; None for a nursery of workers of several tasks, which
+            imports TVM alone, see `spawn_for`.
         scratch_dir: Where its standard error goes.
         environment: Variables set on top of this process's own.
         start_timeout_s: How long it may take to set itself up.
@@ -115,7 +123,7 @@ class Nursery:
 
     def __init__(
         self,
-        setup_file: Path,
+        setup_file: Path | None,
         scratch_dir: Path,
         environment: Mapping[str, str],
         start_timeout_s: float,
@@ -129,7 +137,20 @@ class Nursery:
     @property
     def spawn(self) -> Spawn:
         """How a `WorkerProcess` of this nursery is started."""
-        return self._fork
+        return self.spawn_for(None)
+
+    def spawn_for(self, setup_file: Path | None) -> Spawn:
+        """How a worker that sets itself up by a file of its own is started."""
+        fork = Fork(None if setup_file is None else str(setup_file))
+
+        def spawn(connection_fd: int, stderr_fd: int) -> ForkedProcess:
+            if self._control is None:
+                self._start()
+            answer = self._ask(fork, [connection_fd, stderr_fd])
+            assert isinstance(answer, Forked)
+            return ForkedProcess(answer.pid, self)
+
+        return spawn
 
     def exit_code(self, pid: int) -> int | None:
         """How a worker ended; None while it runs. One whose nursery is dead was killed with it."""
@@ -150,18 +171,17 @@ class Nursery:
             self._process.wait()
         self._process = self._control = None
 
-    def _fork(self, connection_fd: int, stderr_fd: int) -> ForkedProcess:
-        if self._control is None:
-            self._start()
-        answer = self._ask(Fork(), [connection_fd, stderr_fd])
-        assert isinstance(answer, Forked)
-        return ForkedProcess(answer.pid, self)
-
     def _start(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its, self._stderr_file.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", WORKER_MODULE, str(its.fileno()), str(self._setup_file)],
+                [
+                    sys.executable,
+                    "-m",
+                    WORKER_MODULE,
+                    str(its.fileno()),
+                    str(self._setup_file or ""),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_META = "meta.json"
+
 INPUT_SETS = 2
 """Independent random inputs prepared for each task; candidates are verified on one or the other."""
 
@@ -63,7 +65,7 @@ class VerificationData:
     """
 
     def __init__(self, directory: Path) -> None:
-        meta = json.loads((directory / "meta.json").read_text())
+        meta = json.loads((directory / _META).read_text())
         self.tolerated = float(meta["tolerated"])
         self.sets = [
             (
@@ -72,6 +74,11 @@ class VerificationData:
             )
             for n in range(meta["sets"])
         ]
+
+    @staticmethod
+    def is_complete(directory: Path) -> bool:
+        """Whether `write` has finished there."""
+        return (directory / _META).exists()
 
     @staticmethod
     def write(
@@ -89,4 +96,4 @@ class VerificationData:
             "inputs": len(sets[0][0]),
             "outputs": len(sets[0][1]),
         }
-        (directory / "meta.json").write_text(json.dumps(meta))
+        (directory / _META).write_text(json.dumps(meta))

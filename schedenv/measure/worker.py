@@ -229,15 +229,19 @@ def _limit_memory(limit_bytes: int | None) -> None:
 def main() -> None:
     """Be the nursery of workers: arguments are the control socket's descriptor and the setup file.
 
-    Sets a worker up, and forks it whenever it is told to.
+    Sets a worker up, and forks it whenever it is told to. Without a setup file it only imports
+    TVM, and each worker sets itself up by the file that comes with its order.
     """
     die_with_parent()
     # The terminal's Ctrl-C is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
+    grown = None
     try:
-        setup = msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=messages.Setup)
-        worker = Worker(setup)
+        if sys.argv[2]:
+            grown = _set_up(sys.argv[2])
+        else:
+            tvm_adapter.meta_schedule_package()
     except Exception as error:
         reason = f"{type(error).__name__}: {tvm_adapter.first_line(error)}"
         control.send(nursery.encode(nursery.Grown(reason)))
@@ -259,14 +263,22 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _be_worker(worker, setup, *descriptors)
+            _be_worker(grown, order.setup_file, *descriptors)
         control.send(nursery.encode(nursery.Forked(pid)))
         for descriptor in descriptors:
             os.close(descriptor)
 
 
+def _set_up(setup_file: str) -> tuple[Worker, messages.Setup]:
+    setup = msgspec.json.decode(Path(setup_file).read_bytes(), type=messages.Setup)
+    return Worker(setup), setup
+
+
 def _be_worker(
-    worker: Worker, setup: messages.Setup, connection_fd: int, stderr_fd: int
+    grown: tuple[Worker, messages.Setup] | None,
+    setup_file: str | None,
+    connection_fd: int,
+    stderr_fd: int,
 ) -> NoReturn:
     """Serve requests in a process forked for it, until the parent hangs up."""
     try:
@@ -275,6 +287,7 @@ def _be_worker(
         os.dup2(stderr_fd, 1)
         os.dup2(stderr_fd, 2)
         os.close(stderr_fd)
+        worker, setup = grown or _set_up(setup_file or "")
         _limit_memory(setup.memory_limit_bytes)
         connection = Connection(connection_fd)
         with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from schedenv.errors import InputError, UnknownNameError
 from schedenv.tasks.families import OPERATORS
 from schedenv.tasks.operators import DTYPES, Operator
 from schedenv.tasks.programs import is_program_spec, program_task
 from schedenv.tasks.suites import SUITES, member_spec, members
 from schedenv.tasks.task import Task
+
+if TYPE_CHECKING:
+    from schedenv.networks.network import Network
+
+NETWORK = "network:"
+"""What the TASK string of a network, or of one of its kernels, begins with."""
 
 _FORMS = "'gmm', 'gmm:1x512x512x512', 'gmm:1x512x512x512@float64', 'ansor/gmm-2', 'program.py:main'"
 
@@ -17,8 +26,9 @@ def resolve(spec: str) -> Task:
 
     Args:
         spec: An operator (`gmm`, its default shape), an operator with a shape and perhaps a dtype
-            (`gmm:1x512x512x512@float64`), a member of a suite (`ansor/gmm-2`) or a function in a
-            Python file (`program.py:main`; the file is imported).
+            (`gmm:1x512x512x512@float64`), a member of a suite (`ansor/gmm-2`), a kernel of a
+            network (`network:model.onnx/max_pool2d`) or a function in a Python file
+            (`program.py:main`; the file is imported).
 
     Raises:
         UnknownNameError: No operator, suite or member has this name.
@@ -34,9 +44,13 @@ def resolve(spec: str) -> Task:
         return program_task(spec)
     if spec.endswith(".onnx"):
         raise InputError(
-            f"{spec!r}: networks are not supported yet in this version; "
-            f"tune their operators one by one, for example 'ansor/c2d-2'"
+            f"{spec!r} is a network, and one task is expected; tune it whole with schedenv tune, "
+            f"or name one of its kernels, such as 'network:{spec.removeprefix(NETWORK)}/NAME'; "
+            f"their names: schedenv tasks {NETWORK}{spec.removeprefix(NETWORK)}"
         )
+    if spec.startswith(NETWORK):
+        folder, _, kernel = spec.removeprefix(NETWORK).rpartition("/")
+        return _network(folder).task(kernel)
     if spec in SUITES:
         raise InputError(
             f"{spec!r} is a suite of {len(SUITES[spec])} tasks, and one task is expected; "
@@ -52,13 +66,26 @@ def resolve_many(spec: str) -> list[Task]:
     """Build all tasks that a TASK string or the name of a suite stands for.
 
     Args:
-        spec: The name of a suite, for all its members in order; otherwise as `resolve`.
+        spec: The name of a suite, for all its members in order; `network:model.onnx` for all
+            kernels of a network that can be tuned; otherwise as `resolve`.
 
     Raises:
         SchedenvError: As `resolve`.
     """
     spec = spec.strip()
+    if spec.startswith(NETWORK):
+        folder = Path(spec.removeprefix(NETWORK))
+        if folder.suffix == ".onnx" or folder.is_dir():
+            network = _network(str(folder))
+            return [network.task(kernel) for kernel in network.entries]
     return [resolve(task) for task in (members(spec) if spec in SUITES else (spec,))]
+
+
+def _network(path: str) -> Network:
+    # Upwards, against the layers' order: only a TASK string that names a network leads there.
+    from schedenv.networks.prepare import prepare
+
+    return prepare(Path(path).expanduser())
 
 
 def _operator_task(spec: str, name: str = "") -> Task:

@@ -83,6 +83,7 @@ class Loop:
         budget: When to stop.
         hardware: For the conditions stored with each result.
         on_progress: Called after every result.
+        batch: Points asked for at once.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Loop:
         budget: Budget,
         hardware: Hardware,
         on_progress: Callable[[Progress], None] | None = None,
+        batch: int = BATCH,
     ) -> None:
+        self._batch = batch
         self._task, self._space, self._agent = task, space, agent
         self._measurer, self._store, self._budget = measurer, store, budget
         self._on_progress = on_progress or (lambda _: None)
@@ -136,7 +139,7 @@ class Loop:
         while not self._budget.exhausted and fruitless < _FRUITLESS_ASKS:
             # Never asked for fewer when the trials run short: a run that goes on with more of them
             # must ask as this one did.
-            points = self._ask(BATCH)
+            points = self._ask(self._batch)
             if not points:
                 if not self._answers:
                     self.progress.fault = "it asked for nothing at all"

@@ -1,0 +1,142 @@
+"""Greedy local search from points whose inner tile fits the vector registers.
+
+A uniform draw from a convolution's space is rarely within a factor of three of the best: its inner
+loops are too short to fill a vector, or need more accumulators than there are registers. This agent
+draws its first points as a person who writes kernels by hand would (Goto and van de Geijn, "Anatomy
+of High-Performance Matrix Multiplication", 2008; the same idea as Pruner's draft): a whole number
+of vectors along the last axis, as many rows of them as registers hold, the rest at random. Nothing
+is excluded: the descents may leave the drafted part, and later storms are uniform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from schedenv.space import ChoiceKnob, Point, SearchSpace, Sketch, TileKnob
+from schedenv.space.knobs import divisors
+
+from .greedy_local import GreedyConfig, GreedyLocalAgent
+
+REGISTERS = 28
+"""Vector registers for accumulators: AVX-512 has 32, and operands need some."""
+
+_FEWEST = 6
+"""Accumulators below which the latency of a multiply-add is not hidden."""
+
+_TRIES = 50
+
+
+class RegisterTileAgent(GreedyLocalAgent):
+    """Greedy local search whose first storm is drafted.
+
+    Args:
+        space: The task's points.
+        seed: Of the drafts and of the order of the neighbours.
+        config: Settings of the greedy search.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int, config: GreedyConfig | None = None) -> None:
+        super().__init__(space, seed, config or GreedyConfig(storm=32))
+        self._tiled = [sketch for sketch in space.sketches if is_tiled(sketch)]
+
+    def _draw(self) -> Point:
+        if not self._tiled or self._centres:
+            return super()._draw()
+        for _ in range(_TRIES):
+            sketch = self._tiled[int(self._rng.integers(len(self._tiled)))]
+            point = draft(self._space, sketch, self._rng)
+            if point not in self._seen and self._space.is_legal(point):
+                return point
+        return super()._draw()
+
+
+def is_tiled(sketch: Sketch) -> bool:
+    """Whether a sketch tiles a reduction in several levels: what register tiles are for."""
+    tiles = list(sketch.tiles())
+    return any(tile.is_reduction for tile in tiles) and any(tile.width == 4 for tile in tiles)
+
+
+def draft(space: SearchSpace, sketch: Sketch, rng: np.random.Generator) -> Point:
+    """Draw a point of a tiled sketch whose innermost tile fits the registers."""
+    values = list(space.default(sketch.index).values)
+    spatial = [tile for tile in sketch.tiles() if not tile.is_reduction]
+    lanes = _lanes(sketch)
+    inner = _register_tile([tile.extent for tile in spatial], lanes, rng)
+    for tile, factor in zip(spatial, inner, strict=True):
+        values[tile.start : tile.start + tile.width] = _split(tile, factor, rng)
+    for tile in sketch.tiles():
+        if tile.is_reduction:
+            values[tile.start : tile.start + tile.width] = tile.sample(rng)
+    for choice in sketch.choices():
+        values[choice.start] = _choose(choice, rng)
+    point = Point(sketch.index, tuple(values))
+    for location in sketch.locations():
+        candidates = space.location_candidates(point, location)
+        values[location.start] = candidates[int(rng.integers(len(candidates)))]
+        point = Point(sketch.index, tuple(values))
+    return point
+
+
+def _lanes(sketch: Sketch) -> int:
+    """Elements of a vector register: the shortest vector that the space offers."""
+    for choice in sketch.choices():
+        if choice.role == "vectorize":
+            return next((length for length in choice.choices if length), 1)
+    return 1
+
+
+def _register_tile(extents: Sequence[int], lanes: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Innermost factors, one an axis: whole vectors along the last, few enough rows of them."""
+    whole = _vector_lengths(extents[-1], lanes)
+    vector = whole[int(rng.integers(len(whole)))]
+    vectors = math.ceil(vector / lanes)
+    rows = [
+        combination
+        for combination in product(
+            *([d for d in divisors(extent) if d <= REGISTERS] for extent in extents[:-1])
+        )
+        if math.prod(combination) * vectors <= REGISTERS
+    ]
+    full = [row for row in rows if math.prod(row) * vectors >= _FEWEST] or [
+        max(rows, key=math.prod)
+    ]
+    return (*full[int(rng.integers(len(full)))], vector)
+
+
+def _vector_lengths(extent: int, lanes: int) -> list[int]:
+    """Divisors that are whole vectors; where there are none, whole halves of one, and so on.
+
+    LLVM makes slow code, slowly, of a vector of 50; of 40 it makes two and a half of 16.
+    """
+    factors = [factor for factor in divisors(extent) if factor <= 4 * lanes]
+    while not (whole := [factor for factor in factors if factor % lanes == 0]):
+        lanes = max(1, lanes // 2)
+    return whole
+
+
+def _split(tile: TileKnob, inner: int, rng: np.random.Generator) -> list[int]:
+    """All levels of a tile, given its innermost one; most of the rest goes to the outermost."""
+    outer = tile.extent // inner
+    factors = [1] * tile.width
+    factors[-1] = inner
+    for level in range(1, tile.width - 1):
+        options = divisors(outer)
+        # Half of the levels between stay untiled.
+        chosen = 1 if rng.random() < 0.5 else options[int(rng.integers(len(options)))]
+        factors[level] = chosen
+        outer //= chosen
+    factors[0] = outer
+    return factors
+
+
+def _choose(choice: ChoiceKnob, rng: np.random.Generator) -> int:
+    """In parallel and with vectors; unrolled enough to keep the tile in registers."""
+    if choice.role == "vectorize":
+        return max(range(len(choice.choices)), key=lambda index: min(64, choice.choices[index]))
+    least = 64 if choice.role == "unroll" else 2
+    options = [index for index, amount in enumerate(choice.choices) if amount >= least]
+    return options[int(rng.integers(len(options)))] if options else choice.stock

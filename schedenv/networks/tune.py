@@ -1,0 +1,227 @@
+"""Tune a network from its file to a verified library: the order of things, and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from schedenv import hardware as hw
+from schedenv.calibration import Peaks
+from schedenv.measure.shared import Bench
+from schedenv.networks import build
+from schedenv.networks.compare import Contender, compare
+from schedenv.networks.network import Network
+from schedenv.networks.prepare import Shapes, prepare
+from schedenv.networks.scheduler import find_scheduler
+from schedenv.networks.slices import Search, Slice, roofline
+from schedenv.records import RecordStore
+from schedenv.tuning import run_dir
+from schedenv.tuning.finalists import Timing
+
+DEFAULT_AGENT = "register-tiles"
+
+REPORT = "report.json"
+_SLICES = "slices.jsonl"
+_UNTUNED = "untuned.so"
+
+TUNED, UNTUNED, VENDOR = "schedenv", "tvm-untuned", "onnxruntime"
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """What to tune, and how.
+
+    Attributes:
+        path: The ONNX file.
+        seconds: Budget, for the search alone.
+        out: The run directory.
+        shapes: Extents of inputs that the file leaves open.
+        agent: Name of an installed agent; each task has one of its own.
+        scheduler: Name of a task scheduler.
+        seed: Of everything random.
+        resume: Continue the run in `out`.
+    """
+
+    path: Path
+    seconds: float
+    out: Path
+    shapes: Shapes = field(default_factory=dict)
+    agent: str = DEFAULT_AGENT
+    scheduler: str = "gradient"
+    seed: int = 0
+    resume: bool = False
+
+
+class NetworkWatcher:
+    """What happens while a network is tuned, for a display; every method may be overridden."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins: `import`, `references`, `search`, `build` or `confirm`."""
+
+    def slice(self, part: Slice, search: Search) -> None:
+        """A task has had another slice of the budget."""
+
+
+@dataclass(frozen=True)
+class NetworkOutcome:
+    """How a run went.
+
+    Attributes:
+        report: The content of `report.json`; None if the run was interrupted.
+        search: What was found.
+        interrupted_by: The signal that ended the search; None if the budget did.
+    """
+
+    report: dict[str, Any] | None
+    search: Search
+    interrupted_by: int | None
+
+
+def tune_network(
+    request: NetworkRequest, peaks: Peaks, watcher: NetworkWatcher | None = None
+) -> NetworkOutcome:
+    """Tune a network and write the run directory.
+
+    Raises:
+        InputError: The file, the budget, a name or the directory cannot be used.
+        MachineError: The measurement backend failed.
+        StoreError: Results cannot be stored.
+        NetworkOutputError: The compiled network's outputs are wrong.
+    """
+    watcher = watcher or NetworkWatcher()
+    scheduler = find_scheduler(request.scheduler)
+    hardware = hw.detect()
+    watcher.stage("import")
+    network = prepare(request.path, request.shapes)
+    out = run_dir.open_run_dir(request.out, resume=request.resume)
+    run = _describe_run(request, network, hardware)
+    if request.resume:
+        run_dir.check_same_run(out, run)
+    run_dir.write_json(out / run_dir.RUN, run)
+    watcher.stage("references")
+    tasks = [network.task(name) for name in network.entries]
+    with (
+        RecordStore(out / run_dir.RECORDS, hardware.fingerprint) as store,
+        Bench(tasks, hardware, seed=request.seed) as bench,
+    ):
+        search = Search(
+            network, hardware, store, scheduler, request.agent, request.seed, out / _SLICES
+        )
+        search.open(bench, peaks)
+        watcher.stage("search")
+        search.run(bench, request.seconds, lambda part: watcher.slice(part, search))
+    run_dir.write_curve(out / run_dir.CURVE, search.curve)
+    if search.interrupted_by is not None:
+        return NetworkOutcome(None, search, search.interrupted_by)
+    watcher.stage("build")
+    library = build.build_tuned(network, search.kernels, hardware, out)
+    untuned = build.build_untuned(network, hardware, out / _UNTUNED)
+    watcher.stage("confirm")
+    errors, timings = compare(
+        [
+            Contender(VENDOR, "onnxruntime", request.path.resolve()),
+            Contender(TUNED, "tvm", library),
+            Contender(UNTUNED, "tvm", untuned),
+        ],
+        network.description.inputs,
+        hardware,
+        reference=VENDOR,
+        seed=request.seed,
+    )
+    report = describe(request, search, peaks, errors, timings)
+    run_dir.write_json(out / REPORT, report)
+    return NetworkOutcome(report, search, None)
+
+
+def _describe_run(
+    request: NetworkRequest, network: Network, hardware: hw.Hardware
+) -> dict[str, Any]:
+    return {
+        "task": str(request.path),
+        "task_hash": network.folder.name,
+        "agent": request.agent,
+        "scheduler": request.scheduler,
+        "seconds": request.seconds,
+        "seed": request.seed,
+        "store": None,
+        "shapes": {name: list(extents) for name, extents in request.shapes.items()},
+        "hardware": hardware.to_dict(),
+        "versions": {
+            name: version(name) for name in ("schedenv", "apache-tvm", "onnx", "onnxruntime")
+        },
+        "git_revision": run_dir.git_revision(),
+    }
+
+
+def describe(
+    request: NetworkRequest,
+    search: Search,
+    peaks: Peaks,
+    errors: Mapping[str, float],
+    timings: Mapping[str, Timing],
+) -> dict[str, Any]:
+    """The content of `report.json`; where the time goes, the largest part first."""
+    tuned_s = timings[TUNED].latency_s
+    rows = sorted(
+        (_describe_kernel(name, search, peaks) for name in search.kernels),
+        # A kernel that the budget never reached goes first: it is the one to be tuned next.
+        key=lambda row: -(math.inf if row["total_us"] is None else row["total_us"]),
+    )
+    return {
+        "network": str(request.path),
+        "agent": request.agent,
+        "scheduler": request.scheduler,
+        "seconds": search.elapsed_s,
+        "trials": sum(kernel.trials for kernel in search.kernels.values()),
+        "latency_us": {
+            name: {
+                "estimate": timing.latency_s * 1e6,
+                "low": timing.low_s * 1e6,
+                "high": timing.high_s * 1e6,
+            }
+            for name, timing in timings.items()
+        },
+        "speedup": {
+            name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
+        },
+        "verified": {"against": VENDOR, "error_of_tolerated": dict(errors)},
+        "sum_of_kernels_us": search.network_s * 1e6 if math.isfinite(search.network_s) else None,
+        "roofline_us": sum(float(row["calls"]) * float(row["roofline_us"]) for row in rows),
+        "kernels": rows,
+        "untouched": [
+            entry.name
+            for entry in search.network.description.kernels
+            if entry.name not in search.kernels
+        ],
+    }
+
+
+def _describe_kernel(name: str, search: Search, peaks: Peaks) -> dict[str, Any]:
+    kernel = search.kernels[name]
+    state = kernel.state
+    known = bool(state.best_s)
+    return {
+        "kernel": name,
+        "calls": state.calls,
+        "untuned_us": state.untuned_s * 1e6 if known else None,
+        "tuned_us": state.now_s * 1e6 if known else None,
+        "total_us": state.calls * state.now_s * 1e6 if known else None,
+        "roofline_us": roofline(kernel.task, peaks) * 1e6,
+        "gflops_per_s": kernel.task.flops / state.now_s / 1e9 if known else None,
+        "trials": kernel.trials,
+        "slices": len(state.best_s),
+        "point": str(kernel.best.point) if kernel.best is not None else None,
+    }
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    """The report of a finished run.
+
+    Raises:
+        OutputDirError: There is none.
+    """
+    return run_dir.read_json(out / REPORT)

@@ -1,0 +1,189 @@
+"""Networks in TVM: import, graph passes, kernels taken out and put back, compilation.
+
+Next to `schedenv.tvm_adapter`, the only module that touches Relax, whose passes move between
+releases.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schedenv import tvm_adapter
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+    from tvm.target import Target
+
+_CHANNELS_LAST = {
+    "relax.nn.conv1d": ["NWC", "WIO"],
+    "relax.nn.conv2d": ["NHWC", "HWIO"],
+    "relax.nn.conv3d": ["NDHWC", "DHWIO"],
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One PrimFunc of a prepared network.
+
+    Attributes:
+        name: Its name in the network.
+        mod: A module with it alone, as `main`.
+        calls: How often the network calls it.
+    """
+
+    name: str
+    mod: IRModule
+    calls: int
+
+
+def unsupported_operators(operators: Sequence[str]) -> list[str]:
+    """Those of ONNX's operators that TVM's front end cannot convert, sorted."""
+    tvm_adapter.check_install()
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    known = {*onnx_frontend._get_convert_map(), "If", "Constant"}
+    return sorted(set(operators) - known)
+
+
+def import_onnx(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> IRModule:
+    """Convert a loaded ONNX model; its weights become constants.
+
+    Args:
+        model: An `onnx.ModelProto`.
+        shapes: Extents of inputs that the model leaves open, by name.
+    """
+    tvm_adapter.check_install()
+    from tvm.relax.frontend.onnx import from_onnx
+
+    given = {name: list(shape) for name, shape in (shapes or {}).items()}
+    return from_onnx(model, shape_dict=given or None, sanitize_input_names=False)
+
+
+def parameters(mod: IRModule) -> list[tuple[str, tuple[int, ...] | None, str]]:
+    """Name, shape and dtype of each input of `main`; a shape of None is not static."""
+    return [
+        (str(param.name), _static_shape(param.ty), str(param.ty.dtype))
+        for param in mod["main"].params
+    ]
+
+
+def _static_shape(ty: Any) -> tuple[int, ...] | None:
+    from tvm.tirx import IntImm
+
+    shape = getattr(ty, "shape", None)
+    if shape is None or not all(isinstance(extent, IntImm) for extent in shape):
+        return None
+    return tuple(int(extent) for extent in shape)
+
+
+def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
+    """Fold batch norms and constants; with `channels_last`, turn convolutions to NHWC.
+
+    Weights are constants, so turning them is folded too: they are packed once, here.
+    """
+    import tvm
+    from tvm.relax import transform
+
+    passes = [transform.DecomposeOpsForInference(), transform.FoldConstant()]
+    if channels_last:
+        passes += [
+            transform.ConvertLayout(_CHANNELS_LAST),
+            transform.Normalize(),
+            transform.FoldConstant(),
+            transform.CanonicalizeBindings(),
+        ]
+    passes += [transform.FoldConstant(), transform.DeadCodeElimination()]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def fuse(mod: IRModule) -> IRModule:
+    """Lower operators to PrimFuncs and fuse them: what is left of `main` calls kernels."""
+    import tvm
+    from tvm.relax import transform
+
+    return tvm.transform.Sequential(
+        [
+            transform.LegalizeOps(),
+            transform.AnnotateTIROpPattern(),
+            transform.FoldConstant(),
+            transform.FuseOps(),
+            transform.FuseTIR(),
+            transform.DeadCodeElimination(),
+        ]
+    )(mod)
+
+
+def call_sequence(mod: IRModule) -> list[str]:
+    """The names of the PrimFuncs that `main` calls, one a call, in order."""
+    from tvm import relax
+
+    names: list[str] = []
+
+    def visit(expression: Any) -> None:
+        if isinstance(expression, relax.Call) and expression.op == _call_tir():
+            names.append(str(expression.args[0].name_hint))
+
+    relax.analysis.post_order_visit(mod["main"], visit)
+    return names
+
+
+def kernels(mod: IRModule) -> list[Kernel]:
+    """The PrimFuncs that `main` calls, in the order of their first call."""
+    return [
+        Kernel(name, tvm_adapter.module_from_prim_func(mod[name]), calls)
+        for name, calls in Counter(call_sequence(mod)).items()
+    ]
+
+
+def _call_tir() -> Any:
+    import tvm
+
+    return tvm.ir.Op.get("relax.call_tir")
+
+
+def with_kernels(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
+    """The network with some kernels replaced by scheduled ones of the same signature."""
+    from tvm import IRModule
+
+    functions = dict(mod.functions_items())
+    for global_var, function in list(functions.items()):
+        if str(global_var.name_hint) in scheduled and tvm_adapter.is_prim_func(function):
+            new = scheduled[str(global_var.name_hint)]["main"]
+            functions[global_var] = new.with_attr("global_symbol", str(global_var.name_hint))
+    return IRModule(functions, attrs=mod.attrs)
+
+
+def compile_network(mod: IRModule, target: Target, *, fused: bool = True) -> Any:
+    """Compile a network for Relax's virtual machine.
+
+    Args:
+        mod: What `fuse` or `with_kernels` returned; what `import_onnx` returned if not `fused`.
+        target: The machine.
+        fused: Whether operators are kernels already; if not, TVM's own pipeline makes them so.
+    """
+    import tvm
+    from tvm import relax
+    from tvm.relax.backend.cpu_generic import pipeline as cpu
+
+    if not fused:
+        return relax.build(mod, target)
+    passes = [*cpu.dataflow_lower_passes(target), *cpu.finalize_passes(target)]
+    return relax.build(mod, target, relax_pipeline=tvm.transform.Sequential(passes))
+
+
+def export_network(executable: Any, path: Path) -> None:
+    """Write a compiled network as a shared library; needs a C++ compiler as linker."""
+    executable.export_library(str(path))
+
+
+def load_network(path: Path) -> Any:
+    """The virtual machine of an exported network; call its function `main` with tensors."""
+    tvm_adapter.check_install()
+    import tvm
+    from tvm import relax
+
+    return relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())

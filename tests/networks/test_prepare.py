@@ -1,0 +1,124 @@
+"""From a file to a prepared network: kernels as tasks, in a process with limits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import helper
+
+from schedenv.errors import InputError, NetworkFileError, UnknownNameError
+from schedenv.networks.network import Network, family_of
+from schedenv.networks.prepare import prepare
+from schedenv.tasks import resolve, resolve_many
+from tests.networks.conftest import convolutional, make_network
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("SCHEDENV_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def prepared(small_network: Path, cache: Path) -> Network:
+    return prepare(small_network)
+
+
+def test_equal_kernels_are_one_task_with_a_weight(prepared: Network) -> None:
+    calls = {entry.name: entry.calls for entry in prepared.description.kernels}
+    # The third convolution has the residual sum fused into it, and so is another program.
+    assert sum("conv2d" in name for name in calls) == 3
+    assert prepared.description.channels_last
+
+
+def test_batch_norm_and_relu_are_folded_into_the_convolution(prepared: Network) -> None:
+    families = [entry.family for entry in prepared.description.kernels]
+    assert not any("norm" in family or "sqrt" in family for family in families)
+
+
+def test_tasks_count_what_they_cost(prepared: Network) -> None:
+    entry = next(e for e in prepared.entries.values() if "conv2d1" in e.name)
+    assert entry.flops >= 2 * 16 * 16 * 32 * 32 * 9
+    assert entry.bytes == prepared.task(entry.name).bytes > 4 * 32 * 32 * 9
+
+
+def test_a_network_is_a_suite(prepared: Network, small_network: Path) -> None:
+    tasks = resolve_many(f"network:{small_network}")
+    assert [task.name for task in tasks] == [f"small/{name}" for name in prepared.entries]
+    again = resolve(tasks[0].spec)
+    assert again == tasks[0]
+    assert resolve(f"network:{small_network}/{next(iter(prepared.entries))}") == tasks[0]
+
+
+def test_unknown_kernels(small_network: Path, prepared: Network) -> None:
+    with pytest.raises(UnknownNameError, match="unknown kernel of small 'conv'"):
+        resolve(f"network:{small_network}/conv")
+    with pytest.raises(InputError, match="is a network, and one task is expected"):
+        resolve(str(small_network))
+
+
+def test_a_file_is_prepared_once(prepared: Network, small_network: Path) -> None:
+    marker = prepared.folder / "marker"
+    marker.touch()
+    assert prepare(small_network).folder == prepared.folder
+    assert marker.exists()
+
+
+def test_another_version_is_refused(prepared: Network, tmp_path: Path) -> None:
+    text = json.loads((prepared.folder / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps({**text, "version": 99}))
+    with pytest.raises(NetworkFileError, match=r"format 99, expected 2"):
+        Network.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("fused_conv2d12_add5_relu5", "conv2d_add_relu"),
+        ("max_pool2d1", "max_pool2d"),
+        ("fused_transpose1_reshape", "transpose_reshape"),
+        ("fused_conv2d_add_relu", "conv2d_add_relu"),
+        ("softmax", "softmax"),
+        ("matmul3", "matmul"),
+    ],
+)
+def test_families_are_names_without_numbers(name: str, family: str) -> None:
+    assert family_of(name) == family
+
+
+@pytest.mark.slow
+def test_nothing_half_written_is_left(save: Callable[[Any], Path], cache: Path) -> None:
+    path = save(make_network([helper.make_node("Frobnicate", ["x"], ["y"])], {}, [4]))
+    before = sorted((cache / "networks").glob("*"))
+    with pytest.raises(NetworkFileError, match="Frobnicate"):
+        prepare(path)
+    assert sorted((cache / "networks").glob("*")) == before
+
+
+@pytest.mark.slow
+def test_an_import_without_end_is_ended(save: Callable[[Any], Path], cache: Path) -> None:
+    """TVM's passes take more than five minutes for thirty thousand operators in a row."""
+    names = ["x", *(f"t{number}" for number in range(30_000)), "y"]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
+    path = save(make_network(nodes, {}, [4]))
+    before = sorted((cache / "networks").glob("*"))
+    with pytest.raises(NetworkFileError) as caught:
+        prepare(path, timeout_s=10.0)
+    assert str(caught.value) == f"{path} was not imported within 10 s; export a smaller network"
+    assert sorted((cache / "networks").glob("*")) == before
+
+
+@pytest.mark.slow
+def test_shapes_fill_open_extents(tmp_path: Path) -> None:
+    path = tmp_path / "open.onnx"
+    onnx.save(convolutional(["batch", 3, 16, 16]), str(path))
+    network = prepare(path, {"x": (2, 3, 16, 16)})
+    assert network.description.inputs[0].shape == (2, 3, 16, 16)

@@ -1,0 +1,134 @@
+"""A network, from its file to a verified library: the real thing, small."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from schedenv import hardware as hw
+from schedenv.calibration import peaks
+from schedenv.cli import app
+from schedenv.errors import NetworkOutputError
+from schedenv.networks.build import winners
+from schedenv.networks.compare import Contender, compare
+from schedenv.networks.network import Port
+from schedenv.networks.tune import NetworkOutcome, NetworkRequest, tune_network
+from schedenv.records import RecordStore
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def run(small_network: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    out = tmp_path_factory.mktemp("run") / "out"
+    outcome = tune_network(NetworkRequest(small_network, 12.0, out), peaks(hw.detect()))
+    return out, outcome
+
+
+def test_the_outputs_are_those_of_onnxruntime(run: tuple[Path, NetworkOutcome]) -> None:
+    report = run[1].report
+    assert report is not None
+    assert report["verified"]["error_of_tolerated"].keys() == {
+        "schedenv", "tvm-untuned", "onnxruntime",
+    }  # fmt: skip
+    assert all(error <= 1 for error in report["verified"]["error_of_tolerated"].values())
+
+
+def test_the_report_says_where_the_time_goes(run: tuple[Path, NetworkOutcome]) -> None:
+    out, outcome = run
+    report = json.loads((out / "report.json").read_text())
+    assert report == outcome.report
+    totals = [row["total_us"] for row in report["kernels"] if row["total_us"] is not None]
+    assert totals == sorted(totals, reverse=True)
+    for row in report["kernels"]:
+        if row["tuned_us"] is not None:
+            assert row["tuned_us"] <= row["untuned_us"]
+    # The heaviest kernel has had the first slice, however slow the machine was.
+    assert max(row["trials"] for row in report["kernels"]) >= 8
+
+
+def test_the_example_runs_the_library_with_tvm_alone(run: tuple[Path, NetworkOutcome]) -> None:
+    text = (run[0] / "example.py").read_text()
+    assert "schedenv" not in re.sub(r'"[^"]*"', "", text)
+    done = subprocess.run(
+        [sys.executable, str(run[0] / "example.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(1, 32, 1, 1)" in done.stdout or "[[" in done.stdout
+
+
+def test_the_database_holds_every_winner_for_plain_tvm(run: tuple[Path, NetworkOutcome]) -> None:
+    lines = (run[0] / "database" / "database_tuning_record.json").read_text().splitlines()
+    assert len(lines) == len(winners(run[1].search.kernels)) > 0
+
+
+def test_wrong_outputs_are_caught(
+    run: tuple[Path, NetworkOutcome], small_network: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(str(small_network))
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]) * np.float32(1.001)
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(weight, model.graph.initializer[0].name)
+    )
+    other = tmp_path / "other.onnx"
+    onnx.save(model, str(other))
+    with pytest.raises(NetworkOutputError, match="the outputs of schedenv deviate"):
+        compare(
+            [
+                Contender("onnxruntime", "onnxruntime", other),
+                Contender("schedenv", "tvm", run[0] / "network.so"),
+            ],
+            (Port("x", (1, 3, 16, 16), "float32"),),
+            hw.detect(),
+            reference="onnxruntime",
+        )
+
+
+def test_a_killed_run_goes_on_and_measures_nothing_twice(
+    small_network: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    schedenv = Path(sys.executable).with_name("schedenv")
+    command = [str(schedenv), "tune", str(small_network), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--seconds", "100"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log = out / "slices.jsonl"
+    end_s = time.monotonic() + 120
+    while time.monotonic() < end_s and not (log.exists() and log.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = log.read_bytes()
+    assert before.count(b"\n") >= 2
+    spent_s = sum(json.loads(line)["seconds"] for line in before.splitlines())
+    result = CliRunner().invoke(
+        app,
+        ["tune", str(small_network), "--out", str(out), "--seconds", str(spent_s + 5), "--resume",
+         "--json"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert log.read_bytes().startswith(before)
+    with RecordStore(out / "records.sqlite", hw.detect().fingerprint) as store:
+        programs = [(record.task_hash, record.canonical) for record in store.records()]
+    assert len(programs) == len(set(programs))
+
+
+def test_options_of_operators_are_refused(small_network: Path) -> None:
+    result = CliRunner().invoke(app, ["tune", str(small_network), "--trials", "5"])
+    assert str(result.exception) == (
+        "--trials cannot be used with a network; it is tuned for --seconds on this machine, and "
+        "its records are in --out"
+    )
