@@ -21,7 +21,7 @@ def invoke(*words: str) -> Any:
 def test_tasks_lists_every_operator_suite_and_agent() -> None:
     done = invoke("tasks")
     assert done.exit_code == 0, done.output
-    agents = "agents: droplet, evolutionary, greedy, random"
+    agents = "agents: droplet, evolutionary, greedy, random, register-tiles"
     for name in (*OPERATORS, "core", "ansor", "odd", agents):
         assert name in done.stdout
 
@@ -33,7 +33,7 @@ def test_tasks_as_json_is_the_whole_of_stdout_and_every_default_resolves() -> No
     assert [row["name"] for row in content["operators"]] == list(OPERATORS)
     assert set(content["suites"]) == {"core", "ansor", "odd"}
     assert len(content["suites"]["core"]) == 13
-    assert content["agents"] == ["droplet", "evolutionary", "greedy", "random"]
+    assert content["agents"] == ["droplet", "evolutionary", "greedy", "random", "register-tiles"]
     for row in content["operators"]:
         assert row["default"].startswith(f"{row['name']}:")
         OPERATORS[row["name"]].plan(row["default"].partition(":")[2])
