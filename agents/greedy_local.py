@@ -18,6 +18,10 @@ from scipy.stats import mannwhitneyu, ttest_ind
 
 from schedenv.measure import Result
 from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
+from schedenv.space.draft import draft, is_tiled
+
+_DRAFTS = 50
+"""Draws for one drafted point before it is drawn uniformly."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,30 @@ class DropletAgent(GreedyLocalAgent):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(space, seed, DROPLET)
+
+
+class RegisterTileAgent(GreedyLocalAgent):
+    """Greedy local search whose first storm is drafted (`schedenv.space.draft`).
+
+    Nothing is excluded: the descents may leave the drafted part, and later storms are uniform.
+
+    Args:
+        space: The task's points.
+        seed: Of the drafts and of the order of the neighbours.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed, GreedyConfig(storm=32))
+        self._tiled = [sketch for sketch in space.sketches if is_tiled(sketch)]
+
+    def _draw(self) -> Point:
+        if self._tiled and not self._centres:
+            for _ in range(_DRAFTS):
+                sketch = self._tiled[int(self._rng.integers(len(self._tiled)))]
+                point = draft(self._space, sketch, self._rng)
+                if point not in self._seen and self._space.is_legal(point):
+                    return point
+        return super()._draw()
 
 
 def _estimate_s(result: Result) -> float:

@@ -4,7 +4,9 @@
 
 The network is one of the onnx package's, with random weights. Each contender runs in its own
 process with all cores; all outputs are verified against ONNX Runtime's. ONNX Runtime's own profile
-says what it spends on each convolution, and so where the time is lost against it.
+says what it spends on each convolution. The last column of the second table means something on an
+undisturbed machine alone: schedenv's times are corrected for the machine's drift, the profile's
+are not.
 """
 
 from __future__ import annotations
@@ -24,8 +26,6 @@ from schedenv import tvm_relax
 from schedenv.calibration import peaks
 from schedenv.networks.build import LIBRARY
 from schedenv.networks.compare import Contender, compare, random_inputs
-from schedenv.networks.network import Network
-from schedenv.networks.prepare import prepare
 from schedenv.networks.slices import Search, Slice
 from schedenv.networks.tune import (
     DEFAULT_AGENT,
@@ -34,6 +34,8 @@ from schedenv.networks.tune import (
     read_report,
     tune_network,
 )
+from schedenv.tasks.networks.network import Network
+from schedenv.tasks.networks.prepare import prepare
 
 PROFILED_RUNS = 60
 FUSED = {"BatchNormalization", "Relu", "Add", "Sum"}

@@ -1,4 +1,4 @@
-"""The TVM internals that have moved before; `tvm_database` and `tvm_features` touch others.
+"""The TVM internals that have moved before; `tvm_database`, `_features`, `_relax` touch others.
 
 `tvm.meta_schedule` became `tvm.s_tir.meta_schedule` in 0.24, `GetBlock` became `GetSBlock`,
 `structural_hash` left `tvm.ir`: when the next release moves them again, only these

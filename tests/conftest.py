@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,27 @@ def tiny_task() -> Task:
 @pytest.fixture(scope="session")
 def tiny_space(space_of: Callable[[str], Space]) -> Space:
     return space_of("gmm:1x32x32x32")
+
+
+@pytest.fixture(scope="session")
+def small_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file with three convolutions; the test is skipped where onnx is not installed."""
+    onnx = pytest.importorskip("onnx")
+    from .small_networks import convolutional
+
+    path = tmp_path_factory.mktemp("network") / "small.onnx"
+    onnx.save(convolutional([1, 3, 16, 16]), str(path))
+    return path
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Any], Path]:
+    """Writes an ONNX model."""
+    onnx = pytest.importorskip("onnx")
+
+    def write(model: Any) -> Path:
+        path = tmp_path / "network.onnx"
+        onnx.save(model, str(path))
+        return path
+
+    return write

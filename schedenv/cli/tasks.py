@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from schedenv.tasks import OPERATORS, list_operators, members, resolve, suite_names
+from schedenv.tasks import OPERATORS, list_operators, members, resolve_many, suite_names
 from schedenv.tuning.agent import agent_names
 
 
@@ -60,7 +60,10 @@ def _show_all() -> None:
 
 
 def _show_suite(suite: str, as_json: bool) -> None:
-    rows = [resolve(member) for member in members(suite)]
+    # A network is a suite too, but no other TASK is one.
+    if not suite.startswith("network:"):
+        members(suite)
+    rows = resolve_many(suite)
     if as_json:
         content = [
             {

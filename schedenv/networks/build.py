@@ -8,9 +8,9 @@ from pathlib import Path
 from schedenv import hardware as hw
 from schedenv import tvm_database, tvm_relax
 from schedenv.errors import InstallError
-from schedenv.networks.network import Network
 from schedenv.networks.slices import TunedKernel
 from schedenv.space import Point
+from schedenv.tasks.networks.network import Network
 
 LIBRARY = "network.so"
 EXAMPLE = "example.py"

@@ -21,7 +21,7 @@ import numpy as np
 from schedenv import hardware as hw
 from schedenv.errors import MachineError, NetworkOutputError
 from schedenv.measure.verify import Array, deviation
-from schedenv.networks.network import Port
+from schedenv.tasks.networks.network import Port
 from schedenv.tuning.finalists import Timing
 
 TOLERATED = 2e-4

@@ -17,10 +17,10 @@ from schedenv.errors import MachineError, OutputDirError
 from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import Result
 from schedenv.measure.shared import Bench
-from schedenv.networks.network import Network
 from schedenv.networks.scheduler import Scheduler, TaskState
 from schedenv.space import UNTUNED, Space
 from schedenv.tasks import Task
+from schedenv.tasks.networks.network import Network
 from schedenv.tuning.agent import Agent, make_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.contracts import ResultStore

@@ -14,11 +14,11 @@ from schedenv.calibration import Peaks
 from schedenv.measure.shared import Bench
 from schedenv.networks import build
 from schedenv.networks.compare import Contender, compare
-from schedenv.networks.network import Network
-from schedenv.networks.prepare import Shapes, prepare
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
 from schedenv.records import RecordStore
+from schedenv.tasks.networks.network import Network
+from schedenv.tasks.networks.prepare import Shapes, prepare
 from schedenv.tuning import run_dir
 from schedenv.tuning.finalists import Timing
 

@@ -13,7 +13,7 @@ from schedenv.tasks.suites import SUITES, member_spec, members
 from schedenv.tasks.task import Task
 
 if TYPE_CHECKING:
-    from schedenv.networks.network import Network
+    from schedenv.tasks.networks.network import Network
 
 NETWORK = "network:"
 """What the TASK string of a network, or of one of its kernels, begins with."""
@@ -82,8 +82,8 @@ def resolve_many(spec: str) -> list[Task]:
 
 
 def _network(path: str) -> Network:
-    # Upwards, against the layers' order: only a TASK string that names a network leads there.
-    from schedenv.networks.prepare import prepare
+    # Not before it is needed: it is the only kind of task that starts another process.
+    from schedenv.tasks.networks.prepare import prepare
 
     return prepare(Path(path).expanduser())
 

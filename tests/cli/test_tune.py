@@ -204,7 +204,7 @@ def test_a_program_of_the_user_is_tuned(
         ),
         (
             ("model.onnx",),
-            "'model.onnx': networks are not supported yet in this version; ",
+            "there is no file 'model.onnx'; check the path",
         ),
     ],
 )

@@ -22,9 +22,9 @@ from schedenv.cli import app
 from schedenv.errors import NetworkOutputError
 from schedenv.networks.build import winners
 from schedenv.networks.compare import Contender, compare
-from schedenv.networks.network import Port
 from schedenv.networks.tune import NetworkOutcome, NetworkRequest, tune_network
 from schedenv.records import RecordStore
+from schedenv.tasks.networks.network import Port
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")

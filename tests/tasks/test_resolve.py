@@ -84,8 +84,9 @@ def test_suite_names_and_resolve_many_of_one_task():
         (
             "model.onnx",
             errors.InputError,
-            "'model.onnx': networks are not supported yet in this version; tune their operators "
-            "one by one, for example 'ansor/c2d-2'",
+            "'model.onnx' is a network, and one task is expected; tune it whole with schedenv "
+            "tune, or name one of its kernels, such as 'network:model.onnx/NAME'; their names: "
+            "schedenv tasks network:model.onnx",
         ),
         (
             " ",

@@ -13,10 +13,11 @@ import pytest
 from onnx import helper
 
 from schedenv.errors import InputError, NetworkFileError, UnknownNameError
-from schedenv.networks.network import Network, family_of
-from schedenv.networks.prepare import prepare
 from schedenv.tasks import resolve, resolve_many
-from tests.networks.conftest import convolutional, make_network
+from schedenv.tasks.networks.network import Network, family_of
+from schedenv.tasks.networks.prepare import prepare
+
+from ...small_networks import convolutional, make_network
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,11 +1,10 @@
-"""Greedy local search from points whose inner tile fits the vector registers.
+"""Points whose inner tile fits the vector registers, drawn as a person would choose them.
 
 A uniform draw from a convolution's space is rarely within a factor of three of the best: its inner
-loops are too short to fill a vector, or need more accumulators than there are registers. This agent
-draws its first points as a person who writes kernels by hand would (Goto and van de Geijn, "Anatomy
-of High-Performance Matrix Multiplication", 2008; the same idea as Pruner's draft): a whole number
-of vectors along the last axis, as many rows of them as registers hold, the rest at random. Nothing
-is excluded: the descents may leave the drafted part, and later storms are uniform.
+loops are too short to fill a vector, or need more accumulators than there are registers. A draft
+takes a whole number of vectors along the last axis, as many rows of them as registers hold, and the
+rest at random (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008;
+the idea of a draft before the search is Pruner's).
 """
 
 from __future__ import annotations
@@ -16,42 +15,16 @@ from itertools import product
 
 import numpy as np
 
-from schedenv.space import ChoiceKnob, Point, SearchSpace, Sketch, TileKnob
-from schedenv.space.knobs import divisors
-
-from .greedy_local import GreedyConfig, GreedyLocalAgent
+from schedenv.space.knobs import ChoiceKnob, TileKnob, divisors
+from schedenv.space.point import Point
+from schedenv.space.search_space import SearchSpace
+from schedenv.space.sketch import Sketch
 
 REGISTERS = 28
 """Vector registers for accumulators: AVX-512 has 32, and operands need some."""
 
 _FEWEST = 6
 """Accumulators below which the latency of a multiply-add is not hidden."""
-
-_TRIES = 50
-
-
-class RegisterTileAgent(GreedyLocalAgent):
-    """Greedy local search whose first storm is drafted.
-
-    Args:
-        space: The task's points.
-        seed: Of the drafts and of the order of the neighbours.
-        config: Settings of the greedy search.
-    """
-
-    def __init__(self, space: SearchSpace, seed: int, config: GreedyConfig | None = None) -> None:
-        super().__init__(space, seed, config or GreedyConfig(storm=32))
-        self._tiled = [sketch for sketch in space.sketches if is_tiled(sketch)]
-
-    def _draw(self) -> Point:
-        if not self._tiled or self._centres:
-            return super()._draw()
-        for _ in range(_TRIES):
-            sketch = self._tiled[int(self._rng.integers(len(self._tiled)))]
-            point = draft(self._space, sketch, self._rng)
-            if point not in self._seen and self._space.is_legal(point):
-                return point
-        return super()._draw()
 
 
 def is_tiled(sketch: Sketch) -> bool:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from schedenv.networks.widen import LANES, widen_convolutions, widened
-from tests.networks.conftest import make_network
+from schedenv.tasks.networks.widen import LANES, widen_convolutions, widened
+
+from ...small_networks import make_network
 
 
 @given(st.integers(1, 5000))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,20 +55,3 @@ def convolutional(shape: list[int | str]) -> Any:
         helper.make_node("GlobalAveragePool", ["i"], ["y"]),
     ]
     return make_network(nodes, weights, shape)
-
-
-@pytest.fixture(scope="session")
-def small_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "small.onnx"
-    onnx.save(convolutional([1, 3, 16, 16]), str(path))
-    return path
-
-
-@pytest.fixture
-def save(tmp_path: Path) -> Callable[[Any], Path]:
-    def write(model: Any) -> Path:
-        path = tmp_path / "network.onnx"
-        onnx.save(model, str(path))
-        return path
-
-    return write

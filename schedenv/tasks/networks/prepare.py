@@ -19,10 +19,10 @@ import psutil
 from schedenv import errors, tvm_adapter, tvm_relax
 from schedenv.calibration import cache_dir
 from schedenv.errors import NetworkFileError, SchedenvError
-from schedenv.networks import network
-from schedenv.networks.network import Network
-from schedenv.networks.source import load_onnx
-from schedenv.networks.widen import widen_convolutions
+from schedenv.tasks.networks import network
+from schedenv.tasks.networks.network import Network
+from schedenv.tasks.networks.source import load_onnx
+from schedenv.tasks.networks.widen import widen_convolutions
 
 TIMEOUT_S = 900.0
 """How long an import may take."""
@@ -101,7 +101,7 @@ def _digest(path: Path, request: Mapping[str, Any]) -> str:
 def _run_worker(request: Mapping[str, Any], path: Path, timeout_s: float) -> None:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "schedenv.networks.prepare"],
+            [sys.executable, "-m", "schedenv.tasks.networks.prepare"],
             input=json.dumps(request),
             capture_output=True,
             text=True,

@@ -13,8 +13,9 @@ import pytest
 from onnx import helper
 
 from schedenv.errors import MissingShapesError, NetworkFileError, UnsupportedOperatorsError
-from schedenv.networks.source import load_onnx
-from tests.networks.conftest import convolutional, make_network
+from schedenv.tasks.networks.source import load_onnx
+
+from ...small_networks import convolutional, make_network
 
 LIMIT = 1 << 30
 Save = Callable[[Any], Path]

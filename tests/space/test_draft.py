@@ -1,0 +1,48 @@
+"""Drafted points: legal, and with an innermost tile that fits the vector registers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from schedenv.space import Point, Space
+from schedenv.space.draft import REGISTERS, draft
+
+
+def inner_tile(space: Space, point: Point) -> list[int]:
+    tiles = [tile for tile in space.sketches[point.sketch].tiles() if not tile.is_reduction]
+    return [point.values[tile.start + tile.width - 1] for tile in tiles]
+
+
+@pytest.mark.parametrize(
+    "spec", ["gmm:1x64x96x128", "c2d:1x13x13x48x64x3x1x1", "cbr:1x14x14x16x40x3x1x1"]
+)
+def test_drafts_are_legal_and_fill_registers(space_of: Callable[[str], Space], spec: str) -> None:
+    space = space_of(spec)
+    rng = np.random.default_rng(0)
+    lanes = min(
+        length
+        for choice in space.sketches[0].choices()
+        if choice.role == "vectorize"
+        for length in choice.choices
+        if length
+    )
+    for _ in range(30):
+        sketch = space.sketches[int(rng.integers(len(space.sketches)))]
+        point = draft(space, sketch, rng)
+        assert space.explain_illegal(point) is None
+        *rows, vector = inner_tile(space, point)
+        assert vector % lanes == 0 or vector % (lanes // 2) == 0
+        assert math.prod(rows) * math.ceil(vector / lanes) <= REGISTERS
+
+
+def test_an_extent_without_whole_vectors_takes_halves(space_of: Callable[[str], Space]) -> None:
+    space = space_of("gmm:1x64x1000x64")
+    rng = np.random.default_rng(0)
+    sketch = space.sketches[1]
+    vectors = {inner_tile(space, draft(space, sketch, rng))[-1] for _ in range(40)}
+    assert 50 not in vectors
+    assert 25 not in vectors
