@@ -70,7 +70,9 @@ class TraceReader:
         ]
         points = []
         for amounts in itertools.product(*(knob.choices for knob in foreign)):
-            instead = {knob.role: amount for knob, amount in zip(foreign, amounts, strict=True)}
+            instead: dict[str, int] = {
+                knob.role: amount for knob, amount in zip(foreign, amounts, strict=True)
+            }
             with contextlib.suppress(NotExpressibleError):
                 points.append(self._legal(trace, instead))
         return points
@@ -85,7 +87,9 @@ class TraceReader:
             NotExpressibleError: It is no trace, or has the structure of no sketch.
         """
         sketch, found, _, decisions = self._matched(trace)
-        tiles = [(tile, decisions.get(found[tile.instruction])) for tile in sketch.tiles()]
+        tiles: list[tuple[TileKnob, Any]] = [
+            (tile, decisions.get(found[tile.instruction])) for tile in sketch.tiles()
+        ]
         if not all(_are_integers(slots, tile.width) and min(slots) > 0 for tile, slots in tiles):
             return False
         return any(math.prod(slots) != tile.extent for tile, slots in tiles)
