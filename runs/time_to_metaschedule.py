@@ -1,0 +1,218 @@
+"""How soon agents have what MetaSchedule has after 320 trials, and what they have at its end.
+
+    python runs/time_to_metaschedule.py --tasks core --seeds 5 --agents greedy,random
+        [--trials 320] [--pieces 2] [--out out/time-to-metaschedule] [--table FILE.md]
+
+A piece is one task with one seed: MetaSchedule first, then every agent, in random order, for as
+many seconds as MetaSchedule took; then the finalists of all are timed together in a fresh process,
+on inputs that no search has seen. Curves are put to the scale of those times. Pieces that are done
+are kept in --out, so the run can be ended at any time and goes on when it is started again;
+--pieces ends it after so many new ones.
+
+Two ratios of wall times are printed. `found` counts MetaSchedule only until it had found its best,
+`whole` until its trials were over, which is when its user knows it. Where an agent never had as
+good a kernel, its whole time counts, and the ratio is an upper bound ("<=").
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from schedenv import hardware as hw
+from schedenv.comparison.arenas import LiveArena
+from schedenv.comparison.attempts import Attempt, Facts, Finals
+from schedenv.comparison.contestant import contestant
+from schedenv.comparison.finals import confirm_all
+from schedenv.comparison.scores import Axis, moment_of, put_to_scale
+from schedenv.tasks import resolve_many
+from schedenv.tuning.budget import Budget
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One task with one seed: the attempts of everybody, MetaSchedule's first, and the finals."""
+
+    attempts: tuple[Attempt, ...]
+    finals: Finals
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One agent in one piece; ratios above 1 are in its favour.
+
+    Attributes:
+        task: The task's name.
+        seed: The seed.
+        agent: The agent.
+        theirs_s: MetaSchedule's confirmed latency, seconds a call.
+        ours_s: The agent's.
+        found: MetaSchedule's time until it had found its best over the agent's.
+        whole: MetaSchedule's whole time over the agent's.
+        reached: Whether the agent ever had as good a kernel; the ratios are at most that if not.
+    """
+
+    task: str
+    seed: int
+    agent: str
+    theirs_s: float
+    ours_s: float
+    found: float
+    whole: float
+    reached: bool
+
+
+def run_piece(
+    arena: LiveArena, task: str, seed: int, trials: int, folder: Path, hardware: hw.Hardware
+) -> Piece:
+    """Run what is left of a piece."""
+    reference, *agents = arena.agents
+    folder.mkdir(parents=True, exist_ok=True)
+    attempts = [attempt_of(arena, task, reference, seed, Budget(trials=trials), folder)]
+    seconds = attempts[0].elapsed_s
+    if attempts[0].failure is None:
+        for name in random.Random(f"{task} {seed}").sample(agents, len(agents)):
+            budget = Budget(seconds=seconds)
+            attempts.append(attempt_of(arena, task, name, seed, budget, folder))
+    (resolved,) = resolve_many(task)
+    return Piece(tuple(attempts), confirm_all(resolved, hardware, attempts))
+
+
+def attempt_of(
+    arena: LiveArena, task: str, agent: str, seed: int, budget: Budget, folder: Path
+) -> Attempt:
+    """One attempt, read from its file if it was made before."""
+    file = folder / f"{agent}.json"
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=Attempt)
+    attempt = arena.attempt(task, agent, seed, budget)
+    keep(attempt, file)
+    print(
+        f"{task} seed {seed} {agent}: {attempt.trials} trials in {attempt.elapsed_s:.0f} s"
+        + (f", {attempt.failure}" if attempt.failure else ""),
+        flush=True,
+    )
+    return attempt
+
+
+def keep(content: msgspec.Struct, file: Path) -> None:
+    """Write a file that is whole or absent."""
+    new = file.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(content))
+    new.replace(file)
+
+
+def judge(piece: Piece) -> list[Row]:
+    """Every agent of a piece against MetaSchedule."""
+    finals = piece.finals
+    confirmed = {result.agent: result.latency_s for result in finals.results}
+    fact = Facts(finals.task, finals.untuned_s, min(confirmed.values()))
+    theirs, *agents = put_to_scale(piece.attempts, {finals.task: finals})
+    target_s = confirmed[theirs.agent]
+    found_s = moment_of(theirs, fact, Axis.SECONDS, target_s)
+    rows = []
+    for ours in agents:
+        needed_s = moment_of(ours, fact, Axis.SECONDS, target_s)
+        reached = math.isfinite(needed_s)
+        if not reached:
+            needed_s = max(ours.elapsed_s, theirs.elapsed_s)
+        rows.append(
+            Row(
+                theirs.task, theirs.seed, ours.agent, target_s, confirmed[ours.agent],
+                ratio(found_s, needed_s), ratio(theirs.elapsed_s, needed_s), reached,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def ratio(numerator_s: float, denominator_s: float) -> float:
+    """1 where both had it before they began: a program that cannot be improved."""
+    return 1.0 if denominator_s == 0 else numerator_s / denominator_s
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Every piece, and geometric means by agent over the tasks' geometric means."""
+    lines = [
+        "| task | seed | agent | MetaSchedule, us | agent, us | quality at equal time "
+        "| found, ratio | whole, ratio |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        most = "" if row.reached else "<= "
+        lines.append(
+            f"| {row.task} | {row.seed} | {row.agent} | {row.theirs_s * 1e6:.1f} "
+            f"| {row.ours_s * 1e6:.1f} | {row.theirs_s / row.ours_s:.2f} "
+            f"| {most}{row.found:.1f} | {most}{row.whole:.1f} |"
+        )
+    lines.append("")
+    for agent in dict.fromkeys(row.agent for row in rows):
+        mine = [row for row in rows if row.agent == agent]
+        pieces = f"{len(mine)} pieces, {sum(row.reached for row in mine)} reached"
+        means = {
+            "found": mean([(row.task, row.found) for row in mine]),
+            "whole": mean([(row.task, row.whole) for row in mine]),
+            "quality": mean([(row.task, row.theirs_s / row.ours_s) for row in mine]),
+        }
+        text = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+        lines.append(f"- `{agent}`: {text} ({pieces})")
+    return lines
+
+
+def mean(ratios: Sequence[tuple[str, float]]) -> float:
+    """Geometric mean over the tasks of the geometric means of their seeds."""
+    by_task: dict[str, list[float]] = {}
+    for task, value in ratios:
+        by_task.setdefault(task, []).append(math.log(value))
+    return float(np.exp(np.mean([np.mean(logs) for logs in by_task.values()])))
+
+
+def main() -> None:
+    """Run pieces, and print or write the table of all that are there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", default="core", help="suites and TASKs, by commas")
+    parser.add_argument("--agents", default="greedy,random", help="contestants, by commas")
+    parser.add_argument("--reference", default="metaschedule")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=320, help="of the reference")
+    parser.add_argument("--pieces", type=int, default=None, help="end after so many new ones")
+    parser.add_argument("--out", type=Path, default=Path("out/time-to-metaschedule"))
+    parser.add_argument("--table", type=Path, help="write the table here as well")
+    arguments = parser.parse_args()
+    hardware = hw.detect()
+    tasks = [task for spec in arguments.tasks.split(",") for task in resolve_many(spec)]
+    names = [arguments.reference, *arguments.agents.split(",")]
+    arena = LiveArena([contestant(name) for name in names], tasks, hardware, arguments.out)
+    rows: list[Row] = []
+    new = 0
+    # Seed after seed, so that a run that is ended early has whole rounds over the tasks.
+    for seed in range(arguments.seeds):
+        for task in tasks:
+            name = f"{task.name.replace('/', '-')}-{arguments.trials}-{seed}"
+            folder = arguments.out / "pieces" / name
+            file = folder / f"{'+'.join(sorted(arena.agents))}.piece"
+            if not file.exists():
+                if arguments.pieces is not None and new >= arguments.pieces:
+                    continue
+                keep(run_piece(arena, task.name, seed, arguments.trials, folder, hardware), file)
+                new += 1
+            piece = msgspec.json.decode(file.read_bytes(), type=Piece)
+            rows += judge(piece)
+    lines = [
+        f"Reference `{arguments.reference}` with {arguments.trials} trials; {hardware.cpu_model} "
+        f"({hardware.fingerprint}), {hardware.cores} threads for everybody, "
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}.",
+        "",
+        *table(rows),
+    ]
+    print("\n".join(lines))
+    if arguments.table:
+        arguments.table.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
