@@ -73,7 +73,7 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            # The agents' folder has another name when it is installed: within it, imports are relative.
+            # The folder of the agents is installed under another name: within it they are relative.
             if node.level and ROOT not in path.parents:
                 continue
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
