@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from schedenv import hardware as hw
 from schedenv.space import Space
 from schedenv.tasks import Task, resolve
+
+# No test asserts a time: on a shared machine any line may take a second.
+settings.register_profile("schedenv", deadline=None)
+settings.load_profile("schedenv")
 
 
 @pytest.fixture(scope="session", autouse=True)
