@@ -243,11 +243,11 @@ def _torch_kernel(compute: Callable[[], Any], threads: int) -> VendorKernel:
     import torch
 
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     computed: list[Any] = [None]
 
     def run() -> None:
-        computed[0] = compute()
+        with torch.inference_mode():
+            computed[0] = compute()
 
     def output() -> Array:
         found: Array = computed[0].numpy()

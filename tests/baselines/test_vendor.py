@@ -52,6 +52,13 @@ def test_a_vendors_kernel_computes_what_the_task_computes(library: str, family: 
     assert deviation([kernel.output()], expected, tolerated) <= 1.0
 
 
+def test_torch_goes_on_computing_gradients_afterwards() -> None:
+    torch = pytest.importorskip("torch")
+    inputs = random_inputs([(1, 4, 4)] * 2, ["float32"] * 2, seed=3)
+    make_kernel("torch", "gmm", "1x4x4x4", inputs, threads=1).run()
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
