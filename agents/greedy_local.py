@@ -18,10 +18,7 @@ from scipy.stats import mannwhitneyu, ttest_ind
 
 from schedenv.measure import Result
 from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
-from schedenv.space.draft import draft, is_tiled
-
-_DRAFTS = 50
-"""Draws for one drafted point before it is drawn uniformly."""
+from schedenv.space.draft import Drafter
 
 
 @dataclass(frozen=True)
@@ -209,16 +206,12 @@ class RegisterTileAgent(GreedyLocalAgent):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(space, seed, GreedyConfig(storm=32))
-        self._tiled = [sketch for sketch in space.sketches if is_tiled(sketch)]
+        self._drafter = Drafter(space)
 
     def _draw(self) -> Point:
-        if self._tiled and not self._centres:
-            for _ in range(_DRAFTS):
-                sketch = self._tiled[int(self._rng.integers(len(self._tiled)))]
-                point = draft(self._space, sketch, self._rng)
-                if point not in self._seen and self._space.is_legal(point):
-                    return point
-        return super()._draw()
+        if self._centres:
+            return super()._draw()
+        return self._drafter.sample(self._rng, self._seen)
 
 
 def _estimate_s(result: Result) -> float:

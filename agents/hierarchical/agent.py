@@ -17,6 +17,7 @@ import numpy as np
 from schedenv.errors import InstallError
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
+from schedenv.space.draft import Drafter
 
 from .bandit import SlidingWindowBandit
 from .config import PAPER, HierarchicalConfig
@@ -56,6 +57,7 @@ class HierarchicalAgent:
         self._space = space
         self._config = config = config or HierarchicalConfig()
         self._rng = np.random.default_rng(seed)
+        self._drafter = Drafter(space)
         self._encoding = Encoding(space)
         self._bandit = SlidingWindowBandit(len(space.sketches), config.exploration, config.window)
         self._tracks = Tracks(space, self._encoding, config)
@@ -149,15 +151,21 @@ class HierarchicalAgent:
         for _ in range(_TRIES * count):
             if len(found) >= count:
                 break
-            point = self._space.sample(self._rng)
+            point = self._draw()
             if point not in self._asked:
                 found[point] = None
         return list(found) or [self._space.sample(self._rng)]
 
+    def _draw(self) -> Point:
+        """A random point, drafted or uniform."""
+        if self._config.drafted and self._rng.random() < self._config.drafted:
+            return self._drafter.sample(self._rng, self._asked)
+        return self._space.sample(self._rng)
+
     def _sample(self, sketch: int) -> Point:
         """A random point, of the sketch if one is found soon."""
         for _ in range(_TRIES):
-            point = self._space.sample(self._rng)
+            point = self._draw()
             if point.sketch == sketch:
                 break
         return point

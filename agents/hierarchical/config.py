@@ -16,6 +16,8 @@ class HierarchicalConfig:
         first: Random points measured before anything is predicted.
         batch: Points proposed at once after that. Few, so that each is chosen with what the others
             taught; the machine builds two at a time and idles more, the fewer there are.
+        drafted: Share of the random points that are drawn to fit the registers
+            (`schedenv.space.draft`); the others are uniform.
         sketch_bandit: Sketches are chosen by a sliding-window bandit; if not, uniformly.
         exploration: Weight of the bandit's term for rarely chosen sketches (HARL's c).
         window: Choices that the bandit remembers (HARL's tau).
@@ -43,6 +45,7 @@ class HierarchicalConfig:
 
     first: int = 4
     batch: int = 4
+    drafted: float = 0.0
     sketch_bandit: bool = True
     exploration: float = 0.25
     window: int = 256

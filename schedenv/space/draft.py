@@ -10,7 +10,7 @@ the idea of a draft before the search is Pruner's).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import product
 
 import numpy as np
@@ -25,6 +25,31 @@ REGISTERS = 28
 
 _FEWEST = 6
 """Accumulators below which the latency of a multiply-add is not hidden."""
+
+_TRIES = 50
+"""Drafts looked at before a point is drawn uniformly."""
+
+
+class Drafter:
+    """Draws drafts where a space has tiled sketches, uniform points where it has none.
+
+    Args:
+        space: The points. A draft that is not one of them is never drawn, so that a recorded table
+            can be drawn from as well.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._tiled = [sketch for sketch in space.sketches if is_tiled(sketch)]
+
+    def sample(self, rng: np.random.Generator, known: Container[Point] = ()) -> Point:
+        """Draw a point that is not among the known ones; if none is found soon, any point."""
+        for _ in range(_TRIES if self._tiled else 0):
+            sketch = self._tiled[int(rng.integers(len(self._tiled)))]
+            point = draft(self._space, sketch, rng)
+            if point not in known and self._space.is_legal(point):
+                return point
+        return self._space.sample(rng)
 
 
 def is_tiled(sketch: Sketch) -> bool:

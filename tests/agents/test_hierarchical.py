@@ -1,5 +1,6 @@
 """The hierarchical agent and its parts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from schedenv_agents.hierarchical.tracks import Tracks
 from schedenv.measure.table import Table
 from schedenv.measure.table_file import read_table, shipped_tables
 from schedenv.space import Space
+from schedenv.space.draft import is_tiled
 from schedenv.tuning import Budget
 from schedenv.tuning.agent import AgentFactory
 from schedenv.tuning.simulate import simulate
@@ -153,3 +155,13 @@ def test_it_is_better_than_random_search_on_a_table(table: Table) -> None:
     ours = [best(table, PLAIN, 32, seed) for seed in range(8)]
     random = [simulate(table, "random", Budget(trials=32), seed).curve[-1] for seed in range(8)]
     assert np.mean(ours) > np.mean([table.optimum_s / step.best_s for step in random])
+
+
+def test_random_points_are_drafted_if_it_is_told_to(space_of: Callable[[str], Space]) -> None:
+    space = space_of("gmm:1x64x96x128")
+    sketches = space.sketches
+    drafting = HierarchicalAgent(space, 0, HierarchicalConfig(first=16, drafted=1.0)).ask(16)
+    uniform = HierarchicalAgent(space, 0, HierarchicalConfig(first=16)).ask(16)
+    assert len(set(drafting)) == 16
+    assert all(is_tiled(sketches[point.sketch]) for point in drafting)
+    assert not all(is_tiled(sketches[point.sketch]) for point in uniform)

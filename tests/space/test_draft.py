@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schedenv.space import Point, Space
-from schedenv.space.draft import REGISTERS, draft
+from schedenv.space.draft import REGISTERS, Drafter, draft, is_tiled
 
 
 def inner_tile(space: Space, point: Point) -> list[int]:
@@ -46,3 +46,24 @@ def test_an_extent_without_whole_vectors_takes_halves(space_of: Callable[[str], 
     vectors = {inner_tile(space, draft(space, sketch, rng))[-1] for _ in range(40)}
     assert 50 not in vectors
     assert 25 not in vectors
+
+
+def test_a_drafter_avoids_what_is_known_as_long_as_it_can(
+    space_of: Callable[[str], Space],
+) -> None:
+    space = space_of("gmm:1x64x96x128")
+    drafter, rng = Drafter(space), np.random.default_rng(0)
+    known: set[Point] = set()
+    for _ in range(50):
+        point = drafter.sample(rng, known)
+        assert point not in known
+        assert is_tiled(space.sketches[point.sketch])
+        known.add(point)
+
+
+def test_a_drafter_draws_uniformly_where_nothing_is_tiled(
+    space_of: Callable[[str], Space],
+) -> None:
+    space = space_of("sfm:8x32")
+    drawn = Drafter(space).sample(np.random.default_rng(1))
+    assert drawn == space.sample(np.random.default_rng(1))
