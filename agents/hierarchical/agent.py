@@ -22,13 +22,14 @@ from schedenv.space.draft import Drafter
 from .bandit import SlidingWindowBandit
 from .config import PAPER, HierarchicalConfig
 from .encoding import Encoding
-from .model import Model
+from .model import Floats, Model
 from .policy import Policy
 from .tracks import Tracks, Walk
 
 _SHORTLIST = 256
 _FEWEST_TIMED = 2
 _TRIES = 30
+_CHEAPEST_S = 1e-3
 
 
 class HierarchicalAgent:
@@ -63,6 +64,7 @@ class HierarchicalAgent:
         self._tracks = Tracks(space, self._encoding, config)
         self._policy = Policy(config, seed) if config.learn_policy and config.model else None
         self._seconds: dict[Point, float] = {}
+        self._costs: dict[Point, float] = {}
         self._asked: set[Point] = set()
         self._arm: int | None = None
         self._ended_early = 0
@@ -92,6 +94,7 @@ class HierarchicalAgent:
     def tell(self, results: Sequence[Result]) -> None:
         """Remember the times; reward the sketch by how close its best came to the best of all."""
         for result in results:
+            self._costs[result.point] = max(result.phases.total_s, _CHEAPEST_S)
             self._seconds[result.point] = (
                 result.estimate_s if result.ok and result.estimate_s is not None else np.inf
             )
@@ -140,10 +143,19 @@ class HierarchicalAgent:
             return fresh
         features = self._encoding.own(self._space.encode(fresh))
         mean, deviation = model.predict(features)
-        optimism = self._config.optimism
-        shortlist = np.argsort(mean - optimism * deviation, kind="stable")[:_SHORTLIST]
-        chosen = model.choose(features[shortlist], self._config.batch, optimism)
+        config = self._config
+        price = config.thrift * self._log_costs(features)
+        scores = mean - config.optimism * deviation + price
+        shortlist = np.argsort(scores, kind="stable")[:_SHORTLIST]
+        chosen = model.choose(features[shortlist], config.batch, config.optimism, price[shortlist])
         return [fresh[shortlist[index]] for index in chosen]
+
+    def _log_costs(self, features: Floats) -> Floats:
+        """Log seconds that building, verifying and timing each candidate may take."""
+        if not self._config.thrift:
+            return np.zeros(len(features))
+        rows = self._encoding.own(self._space.encode(list(self._costs)))
+        return Model(rows, np.array(list(self._costs.values()))).predict(features)[0]
 
     def _fresh(self, points: Sequence[Point], count: int) -> list[Point]:
         """The first `count` points, filled up with random ones not asked for before."""

@@ -39,6 +39,9 @@ class HierarchicalConfig:
         model: Points are predicted by a model of what was measured; if not, points are proposed
             in the order in which tracks visited them, and no policy can learn.
         optimism: How many standard deviations a predicted time is believed to be too long.
+        thrift: How much the cost of measuring a candidate counts, in log seconds of its kernel a
+            log second of its own: at 0.1, one that costs ten times as much to build and time has to
+            promise 1.26 times the speed. Candidates differ by factors of hundreds in it.
         score_neighbours: Candidates are all neighbours of the points that tracks visit, which had
             to be looked at anyway; if not, the visited points alone.
     """
@@ -65,6 +68,7 @@ class HierarchicalConfig:
     fewest_tracks: int = 4
     model: bool = True
     optimism: float = 2.0
+    thrift: float = 0.0
     score_neighbours: bool = True
 
 

@@ -61,7 +61,9 @@ class Model:
         variance = self._variance - (explained**2).sum(axis=0)
         return mean, np.sqrt(np.maximum(variance, 0.0))
 
-    def choose(self, features: Floats, count: int, optimism: float) -> list[int]:
+    def choose(
+        self, features: Floats, count: int, optimism: float, price: Floats | None = None
+    ) -> list[int]:
         """The most promising points that do not repeat each other.
 
         One after the other: once a point is chosen, what its measurement would tell about the
@@ -72,9 +74,10 @@ class Model:
             features: Of the candidates, shape (n, width).
             count: How many to choose.
             optimism: Standard deviations subtracted from the mean.
+            price: Added to each candidate's log seconds, shape (n,); None for nothing.
         """
         cross = self._covariance(self._features, features)
-        mean = self._mean + self._weights @ cross
+        mean = self._mean + self._weights @ cross + (0.0 if price is None else price)
         explained = solve_triangular(self._cholesky, cross, lower=True, check_finite=False)
         covariance = self._covariance(features, features) - explained.T @ explained
         chosen: list[int] = []
