@@ -32,8 +32,11 @@ SLICE_TRIALS = 8
 get some before the scheduler can choose."""
 
 _NEGLIGIBLE = 0.005
-"""A task with less than this share of the network's roofline time is left as it is."""
+"""A task that takes, untuned, less than this share of all those before it is left as it is.
 
+Never its share of the roofline: a small convolution without a schedule can take a thousand times
+its own, and as long as all the tuned kernels together.
+"""
 
 _HOPELESS = 3
 """Slices without any valid candidate after which a task is given up."""
@@ -123,24 +126,21 @@ class Search:
         """What the tuned kernels take together; infinite until each has had a slice."""
         return sum(kernel.state.calls * kernel.state.now_s for kernel in self.kernels.values())
 
+    @property
+    def _known_s(self) -> float:
+        """What the kernels that have had a slice take together."""
+        states = [kernel.state for kernel in self.kernels.values()]
+        return sum(state.calls * state.now_s for state in states if state.best_s)
+
     def open(self, bench: Bench, peaks: Peaks) -> None:
         """Make the tasks' spaces and agents, and take over what an earlier process has found.
 
-        Kernels that cannot be verified, or need next to nothing, stay as they are.
+        Kernels that cannot be verified stay as they are.
         """
-        tasks = {
-            name: task
-            for name in self.network.entries
-            if (task := self.network.task(name)).content_hash not in bench.failures
-        }
-        roofline_s = {
-            name: self.network.entries[name].calls * roofline(task, peaks)
-            for name, task in tasks.items()
-        }
-        for name, task in tasks.items():
-            if roofline_s[name] < _NEGLIGIBLE * sum(roofline_s.values()):
+        for name, entry in self.network.entries.items():
+            task = self.network.task(name)
+            if task.content_hash in bench.failures:
                 continue
-            entry = self.network.entries[name]
             state = TaskState(entry.calls, entry.flops, entry.family, roofline(task, peaks))
             space = Space(task.mod, self.hardware)
             agent = make_agent(self.agent, space, self.seed)
@@ -180,6 +180,9 @@ class Search:
         with LocalMeasurer(kernel.task, self.hardware, bench=bench) as measurer:
             if not kernel.state.best_s:
                 untuned_s = _time_untuned(kernel.task, measurer)
+                if kernel.state.calls * untuned_s < _NEGLIGIBLE * self._known_s:
+                    elapsed_s = time.monotonic() - start_s
+                    return Slice(name, untuned_s, 0, elapsed_s, None, finished=True)
             loop = Loop(
                 kernel.task, kernel.space, kernel.agent, measurer, self.store, budget,
                 self.hardware, batch=SLICE_TRIALS,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from schedenv.networks.compare import Contender, compare
 from schedenv.networks.tune import NetworkOutcome, NetworkRequest, tune_network
 from schedenv.records import RecordStore
 from schedenv.tasks.networks.network import Port
+
+from ..small_networks import make_network
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
@@ -57,6 +60,33 @@ def test_the_report_says_where_the_time_goes(run: tuple[Path, NetworkOutcome]) -
             assert row["tuned_us"] <= row["untuned_us"]
     # The heaviest kernel has had the first slice, however slow the machine was.
     assert max(row["trials"] for row in report["kernels"]) >= 8
+
+
+def test_a_kernel_of_few_operations_is_tuned_if_it_takes_long_untuned(
+    save: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "w0": rng.normal(size=(64, 64, 3, 3)).astype(np.float32) * 0.1,
+        "w1": rng.normal(size=(32, 64, 1, 1)).astype(np.float32) * 0.1,
+    }
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[16, 16], strides=[16, 16]),
+        onnx.helper.make_node("Conv", ["b", "w1"], ["y"]),
+    ]
+    path = save(make_network(nodes, weights, [1, 64, 32, 32]))
+    out = tmp_path / "out"
+    outcome = tune_network(NetworkRequest(path, 40.0, out), peaks(hw.detect()))
+    assert outcome.report is not None
+    rows = outcome.report["kernels"]
+    roofline_us = {row["kernel"]: row["calls"] * row["roofline_us"] for row in rows}
+    small = min(
+        (row for row in rows if "conv2d" in row["kernel"]), key=lambda row: row["roofline_us"]
+    )
+    assert roofline_us[small["kernel"]] < 0.005 * sum(roofline_us.values())
+    assert small["trials"] > 0
+    assert small["tuned_us"] < small["untuned_us"]
 
 
 def test_the_example_runs_the_library_with_tvm_alone(run: tuple[Path, NetworkOutcome]) -> None:
