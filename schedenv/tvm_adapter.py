@@ -294,7 +294,16 @@ def make_target(mcpu: str, cores: int, llvm_options: Sequence[str] = ()) -> Targ
     return Target({**config, "cl-opt": list(llvm_options)} if llvm_options else config)
 
 
-def lower(mod: IRModule, target: Target, *, quick: bool = False) -> IRModule:
+CODE_CONFIG = {"tirx.disable_cse_tir": True}
+"""Settings of `tvm.transform.PassContext` under which every kernel of ours is compiled.
+
+TVM's elimination of common subexpressions takes half of the time of lowering, LLVM eliminates them
+too, and what it pulls out of loops can cost registers: with it, a kernel may take more than twice
+as long; see `runs/common_subexpressions.md`.
+"""
+
+
+def lower(mod: IRModule, target: Target) -> IRModule:
     """Run TVM's lowering passes on a scheduled module: what is left is what LLVM gets.
 
     Two schedules that lower to equal modules (compare `code_hash`) are the same code.
@@ -302,13 +311,11 @@ def lower(mod: IRModule, target: Target, *, quick: bool = False) -> IRModule:
     Args:
         mod: The scheduled module.
         target: What it is lowered for.
-        quick: Leave out the elimination of common subexpressions, nearly half of the time; LLVM
-            eliminates them too.
     """
     import tvm
     from tvm import tirx
 
-    with tvm.transform.PassContext(config={"tirx.disable_cse_tir": quick}):
+    with tvm.transform.PassContext(config=CODE_CONFIG):
         passes, finalize, _ = tirx.get_default_tir_pipeline(target)
         bound = tirx.transform.BindTarget(target.with_host(target))(mod)
         return finalize()(passes(bound))

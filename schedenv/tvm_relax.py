@@ -172,7 +172,8 @@ def compile_network(mod: IRModule, target: Target, *, fused: bool = True) -> Any
     if not fused:
         return relax.build(mod, target)
     passes = [*cpu.dataflow_lower_passes(target), *cpu.finalize_passes(target)]
-    return relax.build(mod, target, relax_pipeline=tvm.transform.Sequential(passes))
+    with tvm.transform.PassContext(config=tvm_adapter.CODE_CONFIG):
+        return relax.build(mod, target, relax_pipeline=tvm.transform.Sequential(passes))
 
 
 def export_network(executable: Any, path: Path) -> None:

@@ -56,11 +56,11 @@ class Builder:
         while batch.pending or self._pool.busy:
             for worker in list(self._pool.workers):
                 if not worker.busy and batch.pending:
-                    self._begin(worker, batch, distinct=distinct)
+                    self._begin(worker, batch)
             for worker, answer in self._pool.wait():
                 self._take(worker, answer, batch, distinct=distinct)
 
-    def _begin(self, worker: WorkerProcess, batch: Batch, *, distinct: bool) -> None:
+    def _begin(self, worker: WorkerProcess, batch: Batch) -> None:
         holds_jobs = any(job.worker is worker and job.result is None for job in batch.jobs)
         if worker.builds >= self._limits.builds_per_worker and not holds_jobs:
             self._pool.replace(worker)
@@ -69,8 +69,7 @@ class Builder:
         job.worker = worker
         self._active[worker] = job
         job.limit_s = self._limits.built_within_s(self._builds_s)
-        # Kernels of the final comparison are compiled as users compile theirs.
-        worker.ask(messages.Lower(job.id, job.point, quick=distinct), job.limit_s)
+        worker.ask(messages.Lower(job.id, job.point), job.limit_s)
 
     def _take(
         self,
@@ -91,6 +90,7 @@ class Builder:
                 batch.finish(job, job.result_so_far(answer.status, answer.reason))
             elif not (distinct and (self._is_known(job, batch) or self._is_put_off(job))):
                 self._active[worker] = job
+                # Kernels of the final comparison are compiled with LLVM's own options.
                 worker.ask(messages.Build(job.id, job.point, quick=distinct), job.limit_s)
         elif isinstance(answer, messages.Built):
             job.built = answer

@@ -37,12 +37,10 @@ class Lower(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         job: Which.
         point: What it measures.
-        quick: Whether the compiler may save time: see `schedenv.tvm_adapter.lower`.
     """
 
     job: int
     point: Point
-    quick: bool = False
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):

@@ -98,7 +98,7 @@ class Worker:
             mod = self._mod if point == UNTUNED else self._space.apply(point).mod
             program = tvm_adapter.structural_hash(mod)
             applied_s = time.perf_counter() - start
-            lowered = tvm_adapter.lower(mod, self._target, quick=request.quick)
+            lowered = tvm_adapter.lower(mod, self._target)
             code = tvm_adapter.code_hash(lowered)
         except (ConstraintError, IllegalPointError) as error:
             phases = Phases(apply_s=time.perf_counter() - start)

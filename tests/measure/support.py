@@ -37,7 +37,7 @@ def code_of(space: Space, point: Point) -> str | None:
         mod = space.apply(point).mod
     except ConstraintError:
         return None
-    return tvm_adapter.code_hash(tvm_adapter.lower(mod, hw.target(hw.detect()), quick=True))
+    return tvm_adapter.code_hash(tvm_adapter.lower(mod, hw.target(hw.detect())))
 
 
 def family_of(pid: int) -> set[int]:
