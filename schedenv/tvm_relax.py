@@ -88,7 +88,11 @@ def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
     import tvm
     from tvm.relax import transform
 
-    passes = [transform.DecomposeOpsForInference(), transform.FoldConstant()]
+    passes = [
+        transform.FoldBatchnormToConv2D(),
+        transform.DecomposeOpsForInference(),
+        transform.FoldConstant(),
+    ]
     if channels_last:
         passes += [
             transform.ConvertLayout(_CHANNELS_LAST),

@@ -48,7 +48,7 @@ class HierarchicalConfig:
 
     first: int = 4
     batch: int = 4
-    drafted: float = 0.0
+    drafted: float = 0.8
     sketch_bandit: bool = True
     exploration: float = 0.25
     window: int = 256
@@ -73,10 +73,10 @@ class HierarchicalConfig:
 
 
 PAPER = HierarchicalConfig(
-    first=16, batch=16, actor_rate=3e-4, critic_rate=1e-3, elites=0.0, tracks=16, steps=40,
+    first=16, batch=16, drafted=0.0, actor_rate=3e-4, critic_rate=1e-3, elites=0.0, tracks=16, steps=40,
     stop_every=20, fewest_tracks=8, optimism=0.0, score_neighbours=False,
 )  # fmt: skip
-"""HARL's form: large batches, random starts, the model's mean, visited points alone.
+"""HARL's form: large batches, uniform random starts, the model's mean, visited points alone.
 
 The number of tracks and the size of a batch are not given in the paper, and its model is one of
 boosted trees on features of the lowered program; here it is the Gaussian process on knobs that the

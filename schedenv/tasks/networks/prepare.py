@@ -22,6 +22,7 @@ from schedenv.errors import NetworkFileError, SchedenvError
 from schedenv.tasks.networks import network
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.source import load_onnx
+from schedenv.tasks.networks.sums import chain_sums
 from schedenv.tasks.networks.widen import widen_convolutions
 
 TIMEOUT_S = 900.0
@@ -136,6 +137,7 @@ def _work(request: Mapping[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
     path, channels_last = Path(request["path"]), bool(request["channels_last"])
     model = load_onnx(path, request["shapes"], int(memory_bytes * _WEIGHTS_SHARE))
+    chain_sums(model)
     if channels_last:
         widen_convolutions(model)
     # The front end raises whatever it likes on what it cannot convert.

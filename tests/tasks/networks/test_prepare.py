@@ -76,7 +76,7 @@ def test_a_file_is_prepared_once(prepared: Network, small_network: Path) -> None
 def test_another_version_is_refused(prepared: Network, tmp_path: Path) -> None:
     text = json.loads((prepared.folder / "network.json").read_text())
     (tmp_path / "network.json").write_text(json.dumps({**text, "version": 99}))
-    with pytest.raises(NetworkFileError, match=r"format 99, expected 2"):
+    with pytest.raises(NetworkFileError, match=r"format 99, expected 3"):
         Network.read(tmp_path)
 
 
