@@ -73,8 +73,8 @@ class HierarchicalConfig:
 
 
 PAPER = HierarchicalConfig(
-    first=16, batch=16, drafted=0.0, actor_rate=3e-4, critic_rate=1e-3, elites=0.0, tracks=16, steps=40,
-    stop_every=20, fewest_tracks=8, optimism=0.0, score_neighbours=False,
+    first=16, batch=16, drafted=0.0, actor_rate=3e-4, critic_rate=1e-3, elites=0.0, tracks=16,
+    steps=40, stop_every=20, fewest_tracks=8, optimism=0.0, score_neighbours=False,
 )  # fmt: skip
 """HARL's form: large batches, uniform random starts, the model's mean, visited points alone.
 
