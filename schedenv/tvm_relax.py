@@ -6,6 +6,7 @@ releases.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedenv import tvm_adapter
+from schedenv.errors import UnsupportedOperatorsError
 
 if TYPE_CHECKING:
     from tvm import IRModule
     from tvm.target import Target
+
+_UNSUPPORTED = re.compile(r"Unsupported function types (\[.*\])")
 
 _CHANNELS_LAST = {
     "relax.nn.conv1d": ["NWC", "WIO"],
@@ -63,6 +67,30 @@ def import_onnx(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -
     return from_onnx(model, shape_dict=given or None, sanitize_input_names=False)
 
 
+def import_exported(program: Any) -> IRModule:
+    """Convert a torch program; its weights become constants.
+
+    Args:
+        program: A `torch.export.ExportedProgram` with static shapes.
+
+    Raises:
+        UnsupportedOperatorsError: TVM cannot convert some of its operators.
+    """
+    tvm_adapter.check_install()
+    from tvm.relax.frontend.torch import from_exported_program
+
+    try:
+        return from_exported_program(program, unwrap_unit_return_tuple=True)
+    except AssertionError as error:
+        names = _UNSUPPORTED.search(str(error))
+        if names is None:
+            raise
+        listed = ", ".join(sorted(re.findall(r"'([^']+)'", names.group(1))))
+        raise UnsupportedOperatorsError(
+            f"the program uses operators that TVM cannot convert: {listed}; write it with others"
+        ) from None
+
+
 def parameters(mod: IRModule) -> list[tuple[str, tuple[int, ...] | None, str]]:
     """Name, shape and dtype of each input of `main`; a shape of None is not static."""
     return [
@@ -88,6 +116,7 @@ def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
     import tvm
     from tvm.relax import transform
 
+    mod = _without_clips(mod)
     passes = [
         transform.FoldBatchnormToConv2D(),
         transform.DecomposeOpsForInference(),
@@ -102,6 +131,37 @@ def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
         ]
     passes += [transform.FoldConstant(), transform.DeadCodeElimination()]
     return tvm.transform.Sequential(passes)(mod)
+
+
+def _without_clips(mod: IRModule) -> IRModule:
+    """`clip` as a maximum and a minimum, which can follow a convolution in any layout."""
+    import numpy as np
+    from tvm import IRModule, relax
+    from tvm.relax.dpl import is_op, rewrite_call, wildcard
+
+    def split(call: Any, _: Any) -> Any:
+        operand, *bounds = call.args
+        values = [_constant(bound) for bound in bounds]
+        if None in values:
+            return call
+        least, most = (relax.const(np.asarray(value, str(operand.ty.dtype))) for value in values)
+        return relax.op.minimum(relax.op.maximum(operand, least), most)
+
+    clip = is_op("relax.clip")(wildcard(), varg_default_wildcard=True)
+    functions = {
+        name: rewrite_call(clip, split, function)
+        if isinstance(function, relax.Function)
+        else function
+        for name, function in mod.functions_items()
+    }
+    return IRModule(functions, attrs=mod.attrs)
+
+
+def _constant(expression: Any) -> float | None:
+    """The value of a number in the program; None for any other expression."""
+    while hasattr(expression, "value"):
+        expression = expression.value
+    return float(expression) if isinstance(expression, int | float) else None
 
 
 def fuse(mod: IRModule) -> IRModule:

@@ -1,4 +1,4 @@
-"""`schedenv tune model.onnx`: a whole network."""
+"""`schedenv tune model.onnx`, or `model.pt2`: a whole network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from schedenv.networks.slices import Search, Slice
 from schedenv.networks.tune import (
     TUNED,
     UNTUNED,
-    VENDOR,
     NetworkOutcome,
     NetworkRequest,
     NetworkWatcher,
@@ -42,7 +41,7 @@ _ROWS = 12
 
 def is_network(task: str) -> bool:
     """Whether a TASK string names a whole network."""
-    return task.endswith(".onnx")
+    return task.endswith((".onnx", ".pt2"))
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -112,6 +111,8 @@ def resume_command(request: NetworkRequest) -> str:
     words += ["--scheduler", request.scheduler, "--seconds", f"{request.seconds:g}"]
     for name, extents in request.shapes.items():
         words += ["--shape", f"{name}={'x'.join(map(str, extents))}"]
+    if request.trusted:
+        words.append("--trust-file")
     words += ["--seed", str(request.seed), "--out", str(request.out), "--resume"]
     return shlex.join(words)
 
@@ -142,12 +143,14 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         )
     console.print(table)
     latency, speedup = report["latency_us"], report["speedup"]
+    vendor = report["verified"]["against"]
+    title = {"onnxruntime": "ONNX Runtime"}.get(vendor, vendor)
     console.print(
         f"[bold green]{latency[TUNED]['estimate'] / 1e3:.3f} ms[/] "
         f"(95 % {latency[TUNED]['low'] / 1e3:.3f} to {latency[TUNED]['high'] / 1e3:.3f}), outputs "
-        f"verified against ONNX Runtime; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned TVM "
-        f"({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), [bold]{speedup[VENDOR]:.2f}x[/] the speed "
-        f"of ONNX Runtime ({latency[VENDOR]['estimate'] / 1e3:.3f} ms)",
+        f"verified against {title}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned TVM "
+        f"({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), [bold]{speedup[vendor]:.2f}x[/] the speed "
+        f"of {title} ({latency[vendor]['estimate'] / 1e3:.3f} ms)",
         soft_wrap=True,
     )
     console.print(

@@ -17,6 +17,7 @@ from schedenv.networks.compare import Contender, compare
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
 from schedenv.records import RecordStore
+from schedenv.tasks.networks.exported import check_trusted, is_exported
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import Shapes, prepare
 from schedenv.tuning import run_dir
@@ -27,8 +28,9 @@ DEFAULT_AGENT = "register-tiles"
 REPORT = "report.json"
 _SLICES = "slices.jsonl"
 _UNTUNED = "untuned.so"
+_PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 
-TUNED, UNTUNED, VENDOR = "schedenv", "tvm-untuned", "onnxruntime"
+TUNED, UNTUNED = "schedenv", "tvm-untuned"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class NetworkRequest:
     """What to tune, and how.
 
     Attributes:
-        path: The ONNX file.
+        path: The ONNX file, or the torch program.
         seconds: Budget, for the search alone.
         out: The run directory.
         shapes: Extents of inputs that the file leaves open.
@@ -44,6 +46,7 @@ class NetworkRequest:
         scheduler: Name of a task scheduler.
         seed: Of everything random.
         resume: Continue the run in `out`.
+        trusted: Whether a torch program may be read, which can run code.
     """
 
     path: Path
@@ -54,6 +57,12 @@ class NetworkRequest:
     scheduler: str = "gradient"
     seed: int = 0
     resume: bool = False
+    trusted: bool = False
+
+    @property
+    def vendor(self) -> str:
+        """Who else can run the file: its outputs are the right ones."""
+        return "torch" if is_exported(self.path) else "onnxruntime"
 
 
 class NetworkWatcher:
@@ -96,7 +105,9 @@ def tune_network(
     scheduler = find_scheduler(request.scheduler)
     hardware = hw.detect()
     watcher.stage("import")
-    network = prepare(request.path, request.shapes)
+    # Verifying reads the file again, whether or not the import does.
+    check_trusted(request.path, trusted=request.trusted)
+    network = prepare(request.path, request.shapes, trusted=request.trusted)
     out = run_dir.open_run_dir(request.out, resume=request.resume)
     run = _describe_run(request, network, hardware)
     if request.resume:
@@ -123,13 +134,13 @@ def tune_network(
     watcher.stage("confirm")
     errors, timings = compare(
         [
-            Contender(VENDOR, "onnxruntime", request.path.resolve()),
+            Contender(request.vendor, request.vendor, request.path.resolve()),
             Contender(TUNED, "tvm", library),
             Contender(UNTUNED, "tvm", untuned),
         ],
         network.description.inputs,
         hardware,
-        reference=VENDOR,
+        reference=request.vendor,
         seed=request.seed,
     )
     report = describe(request, search, peaks, errors, timings)
@@ -151,7 +162,7 @@ def _describe_run(
         "shapes": {name: list(extents) for name, extents in request.shapes.items()},
         "hardware": hardware.to_dict(),
         "versions": {
-            name: version(name) for name in ("schedenv", "apache-tvm", "onnx", "onnxruntime")
+            name: version(name) for name in ("schedenv", "apache-tvm", *_PACKAGES[request.vendor])
         },
         "git_revision": run_dir.git_revision(),
     }
@@ -188,7 +199,7 @@ def describe(
         "speedup": {
             name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
         },
-        "verified": {"against": VENDOR, "error_of_tolerated": dict(errors)},
+        "verified": {"against": request.vendor, "error_of_tolerated": dict(errors)},
         "sum_of_kernels_us": search.network_s * 1e6 if math.isfinite(search.network_s) else None,
         "roofline_us": sum(float(row["calls"]) * float(row["roofline_us"]) for row in rows),
         "kernels": rows,

@@ -1,4 +1,4 @@
-"""From an ONNX file to a prepared network, in a process with limits, once for each file."""
+"""From a file to a prepared network, in a process with limits, once for each file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import psutil
 
 from schedenv import errors, tvm_adapter, tvm_relax
 from schedenv.calibration import cache_dir
-from schedenv.errors import NetworkFileError, SchedenvError
+from schedenv.errors import MissingShapesError, NetworkFileError, SchedenvError
 from schedenv.tasks.networks import network
+from schedenv.tasks.networks.exported import check_trusted, is_exported, load_exported
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.source import load_onnx
 from schedenv.tasks.networks.sums import chain_sums
@@ -40,6 +41,7 @@ def prepare(
     *,
     channels_last: bool = True,
     timeout_s: float = TIMEOUT_S,
+    trusted: bool = False,
 ) -> Network:
     """Import a network, fold its constants and batch norms, fuse its operators into kernels.
 
@@ -48,16 +50,19 @@ def prepare(
     hostile file does to it, this process goes on.
 
     Args:
-        path: An ONNX file, or the folder of a prepared network, which is opened as it is.
-        shapes: Extents of inputs that the file leaves open, by name.
+        path: An ONNX file, a torch program (`.pt2`), or the folder of a prepared network, which
+            is opened as it is.
+        shapes: Extents of inputs that an ONNX file leaves open, by name.
         channels_last: Turn convolutions to NHWC, which TVM's schedules vectorise; weights are
             packed accordingly, once.
         timeout_s: How long the import may take.
+        trusted: Whether a torch program may be read that was not imported before; see
+            `schedenv.tasks.networks.exported`.
 
     Raises:
-        NetworkFileError: The file cannot be used; `UnsupportedOperatorsError` and
-            `MissingShapesError` are such.
-        MissingExtraError: The package onnx is not installed.
+        NetworkFileError: The file cannot be used, or is not trusted; `UnsupportedOperatorsError`
+            and `MissingShapesError` are such.
+        MissingExtraError: The package onnx, or torch, is not installed.
     """
     if path.is_dir():
         return Network.read(path)
@@ -70,6 +75,7 @@ def prepare(
     }
     folder = cache_dir() / "networks" / f"{path.stem}-{_digest(path, request)}"
     if not (folder / network.DESCRIPTION).exists():
+        check_trusted(path, trusted=trusted)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
@@ -121,6 +127,8 @@ def _run_worker(request: Mapping[str, Any], path: Path, timeout_s: float) -> Non
         failure = json.loads(lines[-1])
         kind = getattr(errors, failure["error"], NetworkFileError)
         if issubclass(kind, errors.MissingExtraError):
+            if is_exported(path):
+                raise errors.MissingExtraError("torch", "models", "reading torch programs")
             raise errors.MissingExtraError("onnx", "vendor", "reading networks")
         raise kind(failure["message"])
     said = [line for line in done.stderr.splitlines() if line.strip()]
@@ -136,19 +144,35 @@ def _work(request: Mapping[str, Any]) -> None:
     limit_bytes = int(memory_bytes * _MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
     path, channels_last = Path(request["path"]), bool(request["channels_last"])
-    model = load_onnx(path, request["shapes"], int(memory_bytes * _WEIGHTS_SHARE))
-    chain_sums(model)
-    if channels_last:
-        widen_convolutions(model)
+    convert = _read(path, request, int(memory_bytes * _WEIGHTS_SHARE))
     # The front end raises whatever it likes on what it cannot convert.
     try:
-        original = tvm_relax.import_onnx(model, request["shapes"])
+        original = convert()
         prepared = tvm_relax.fuse(tvm_relax.simplify(original, channels_last=channels_last))
+    except SchedenvError:
+        raise
     except Exception as error:
         raise NetworkFileError(
             f"TVM cannot import {path}: {type(error).__name__}: {tvm_adapter.first_line(error)}"
         ) from error
     network.write(Path(request["folder"]), path, original, prepared, channels_last=channels_last)
+
+
+def _read(path: Path, request: Mapping[str, Any], limit_bytes: int) -> Callable[[], Any]:
+    """Read and check a file; what is returned converts it."""
+    if is_exported(path):
+        if request["shapes"]:
+            raise MissingShapesError(
+                f"the shapes of a torch program are fixed when it is exported; export {path} with "
+                "other inputs instead of giving --shape"
+            )
+        program = load_exported(path)
+        return lambda: tvm_relax.import_exported(program)
+    model = load_onnx(path, request["shapes"], limit_bytes)
+    chain_sums(model)
+    if request["channels_last"]:
+        widen_convolutions(model)
+    return lambda: tvm_relax.import_onnx(model, request["shapes"])
 
 
 def _main() -> None:

@@ -14,7 +14,7 @@ from onnx import helper
 
 from schedenv.errors import InputError, NetworkFileError, UnknownNameError
 from schedenv.tasks import resolve, resolve_many
-from schedenv.tasks.networks.network import Network, family_of
+from schedenv.tasks.networks.network import VERSION, Network, family_of
 from schedenv.tasks.networks.prepare import prepare
 
 from ...small_networks import convolutional, make_network
@@ -76,7 +76,7 @@ def test_a_file_is_prepared_once(prepared: Network, small_network: Path) -> None
 def test_another_version_is_refused(prepared: Network, tmp_path: Path) -> None:
     text = json.loads((prepared.folder / "network.json").read_text())
     (tmp_path / "network.json").write_text(json.dumps({**text, "version": 99}))
-    with pytest.raises(NetworkFileError, match=r"format 99, expected 3"):
+    with pytest.raises(NetworkFileError, match=f"format 99, expected {VERSION}"):
         Network.read(tmp_path)
 
 
