@@ -63,6 +63,34 @@ def import_onnx(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -
     return from_onnx(model, shape_dict=given or None, sanitize_input_names=False)
 
 
+def unsupported_torch_operators(program: Any) -> list[str]:
+    """Those operators of a `torch.export.ExportedProgram` that TVM cannot convert, sorted."""
+    tvm_adapter.check_install()
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+    called = {
+        str(getattr(node.target, "__name__", node.target))
+        for node in program.graph.nodes
+        if node.op == "call_function"
+    }
+    return sorted(called - set(ExportedProgramImporter().convert_map))
+
+
+def import_torch(program: Any, extents: Mapping[str, int] | None = None) -> IRModule:
+    """Convert an exported torch program; its weights become constants.
+
+    Args:
+        program: A `torch.export.ExportedProgram` of core ATen operators.
+        extents: Numbers for its symbolic extents, by symbol.
+    """
+    tvm_adapter.check_install()
+    from tvm.relax import transform
+    from tvm.relax.frontend.torch import from_exported_program
+
+    mod = from_exported_program(program, run_ep_decomposition=False, unwrap_unit_return_tuple=True)
+    return transform.BindSymbolicVars(dict(extents), "main")(mod) if extents else mod
+
+
 def parameters(mod: IRModule) -> list[tuple[str, tuple[int, ...] | None, str]]:
     """Name, shape and dtype of each input of `main`; a shape of None is not static."""
     return [
@@ -161,7 +189,7 @@ def compile_network(mod: IRModule, target: Target, *, fused: bool = True) -> Any
     """Compile a network for Relax's virtual machine.
 
     Args:
-        mod: What `fuse` or `with_kernels` returned; what `import_onnx` returned if not `fused`.
+        mod: What `fuse` or `with_kernels` returned; what the import returned if not `fused`.
         target: The machine.
         fused: Whether operators are kernels already; if not, TVM's own pipeline makes them so.
     """

@@ -1,4 +1,4 @@
-"""`schedenv tune model.onnx`: a whole network."""
+"""`schedenv tune model.onnx`, or `model.pt2`: a whole network."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from schedenv.networks.slices import Search, Slice
 from schedenv.networks.tune import (
     TUNED,
     UNTUNED,
-    VENDOR,
     NetworkOutcome,
     NetworkRequest,
     NetworkWatcher,
     tune_network,
 )
+from schedenv.tasks.resolve import NETWORK_FILES
 
 DEFAULT_SECONDS = 600.0
+
+_PEERS = {"onnxruntime": "ONNX Runtime", "torch": "torch"}
 
 _STAGES = {
     "import": "importing the network, folding constants, packing weights",
@@ -42,7 +44,7 @@ _ROWS = 12
 
 def is_network(task: str) -> bool:
     """Whether a TASK string names a whole network."""
-    return task.endswith(".onnx")
+    return task.endswith(NETWORK_FILES)
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -142,12 +144,14 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         )
     console.print(table)
     latency, speedup = report["latency_us"], report["speedup"]
+    vendor = report["verified"]["against"]
     console.print(
         f"[bold green]{latency[TUNED]['estimate'] / 1e3:.3f} ms[/] "
         f"(95 % {latency[TUNED]['low'] / 1e3:.3f} to {latency[TUNED]['high'] / 1e3:.3f}), outputs "
-        f"verified against ONNX Runtime; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned TVM "
-        f"({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), [bold]{speedup[VENDOR]:.2f}x[/] the speed "
-        f"of ONNX Runtime ({latency[VENDOR]['estimate'] / 1e3:.3f} ms)",
+        f"verified against {_PEERS[vendor]}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned "
+        f"TVM ({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), [bold]{speedup[vendor]:.2f}x[/] the speed "
+        f"of {_PEERS[vendor]} ("
+        f"{latency[vendor]['estimate'] / 1e3:.3f} ms)",
         soft_wrap=True,
     )
     console.print(

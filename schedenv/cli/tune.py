@@ -38,7 +38,7 @@ def tune(
             metavar="TASK",
             help="An operator (gmm), with a shape (gmm:1x512x512x512), a member of a suite "
             "(core/gmm-2), a function in a file (program.py:function), or a whole network "
-            "(model.onnx).",
+            "(model.onnx, or model.pt2 of torch.export).",
         ),
     ],
     agent: Annotated[

@@ -28,7 +28,9 @@ REPORT = "report.json"
 _SLICES = "slices.jsonl"
 _UNTUNED = "untuned.so"
 
-TUNED, UNTUNED, VENDOR = "schedenv", "tvm-untuned", "onnxruntime"
+TUNED, UNTUNED = "schedenv", "tvm-untuned"
+_VENDORS = {".onnx": "onnxruntime", ".pt2": "torch"}
+_PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class NetworkRequest:
     """What to tune, and how.
 
     Attributes:
-        path: The ONNX file.
+        path: The ONNX file, or what `torch.export.save` wrote.
         seconds: Budget, for the search alone.
         out: The run directory.
         shapes: Extents of inputs that the file leaves open.
@@ -121,20 +123,26 @@ def tune_network(
     library = build.build_tuned(network, search.kernels, hardware, out)
     untuned = build.build_untuned(network, hardware, out / _UNTUNED)
     watcher.stage("confirm")
+    vendor = vendor_of(request.path)
     errors, timings = compare(
         [
-            Contender(VENDOR, "onnxruntime", request.path.resolve()),
+            Contender(vendor, vendor, request.path.resolve()),
             Contender(TUNED, "tvm", library),
             Contender(UNTUNED, "tvm", untuned),
         ],
         network.description.inputs,
         hardware,
-        reference=VENDOR,
+        reference=vendor,
         seed=request.seed,
     )
     report = describe(request, search, peaks, errors, timings)
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
+
+
+def vendor_of(path: Path) -> str:
+    """Who runs a network's file itself: the judge of the outputs, and the peer."""
+    return _VENDORS[path.suffix]
 
 
 def _describe_run(
@@ -151,7 +159,8 @@ def _describe_run(
         "shapes": {name: list(extents) for name, extents in request.shapes.items()},
         "hardware": hardware.to_dict(),
         "versions": {
-            name: version(name) for name in ("schedenv", "apache-tvm", "onnx", "onnxruntime")
+            name: version(name)
+            for name in ("schedenv", "apache-tvm", *_PACKAGES[vendor_of(request.path)])
         },
         "git_revision": run_dir.git_revision(),
     }
@@ -188,7 +197,7 @@ def describe(
         "speedup": {
             name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
         },
-        "verified": {"against": VENDOR, "error_of_tolerated": dict(errors)},
+        "verified": {"against": vendor_of(request.path), "error_of_tolerated": dict(errors)},
         "sum_of_kernels_us": search.network_s * 1e6 if math.isfinite(search.network_s) else None,
         "roofline_us": sum(float(row["calls"]) * float(row["roofline_us"]) for row in rows),
         "kernels": rows,
