@@ -148,10 +148,10 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     console.print(
         f"[bold green]{latency[TUNED]['estimate'] / 1e3:.3f} ms[/] "
         f"(95 % {latency[TUNED]['low'] / 1e3:.3f} to {latency[TUNED]['high'] / 1e3:.3f}), outputs "
-        f"verified against {_PEERS[vendor]}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than "
-        f"untuned TVM ({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), [bold]{speedup[vendor]:.2f}x[/] the speed "
-        f"of {_PEERS[vendor]} ("
-        f"{latency[vendor]['estimate'] / 1e3:.3f} ms)",
+        f"verified against {_PEERS[vendor]}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned "
+        f"TVM ({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), "
+        f"[bold]{speedup[vendor]:.2f}x[/] the speed of {_PEERS[vendor]} "
+        f"({latency[vendor]['estimate'] / 1e3:.3f} ms)",
         soft_wrap=True,
     )
     console.print(
