@@ -6,7 +6,6 @@ releases.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedenv import tvm_adapter
-from schedenv.errors import UnsupportedOperatorsError
 
 if TYPE_CHECKING:
     from tvm import IRModule
     from tvm.target import Target
-
-_UNSUPPORTED = re.compile(r"Unsupported function types (\[.*\])")
 
 _CHANNELS_LAST = {
     "relax.nn.conv1d": ["NWC", "WIO"],
@@ -67,28 +63,32 @@ def import_onnx(model: Any, shapes: Mapping[str, Sequence[int]] | None = None) -
     return from_onnx(model, shape_dict=given or None, sanitize_input_names=False)
 
 
-def import_exported(program: Any) -> IRModule:
-    """Convert a torch program; its weights become constants.
+def unsupported_torch_operators(program: Any) -> list[str]:
+    """Those operators of a `torch.export.ExportedProgram` that TVM cannot convert, sorted."""
+    tvm_adapter.check_install()
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+    called = {
+        str(getattr(node.target, "__name__", node.target))
+        for node in program.graph.nodes
+        if node.op == "call_function"
+    }
+    return sorted(called - set(ExportedProgramImporter().convert_map))
+
+
+def import_torch(program: Any, extents: Mapping[str, int] | None = None) -> IRModule:
+    """Convert an exported torch program; its weights become constants.
 
     Args:
-        program: A `torch.export.ExportedProgram` with static shapes.
-
-    Raises:
-        UnsupportedOperatorsError: TVM cannot convert some of its operators.
+        program: A `torch.export.ExportedProgram` of core ATen operators.
+        extents: Numbers for its symbolic extents, by symbol.
     """
     tvm_adapter.check_install()
+    from tvm.relax import transform
     from tvm.relax.frontend.torch import from_exported_program
 
-    try:
-        return from_exported_program(program, unwrap_unit_return_tuple=True)
-    except AssertionError as error:
-        names = _UNSUPPORTED.search(str(error))
-        if names is None:
-            raise
-        listed = ", ".join(sorted(re.findall(r"'([^']+)'", names.group(1))))
-        raise UnsupportedOperatorsError(
-            f"the program uses operators that TVM cannot convert: {listed}; write it with others"
-        ) from None
+    mod = from_exported_program(program, run_ep_decomposition=False, unwrap_unit_return_tuple=True)
+    return transform.BindSymbolicVars(dict(extents), "main")(mod) if extents else mod
 
 
 def parameters(mod: IRModule) -> list[tuple[str, tuple[int, ...] | None, str]]:
@@ -225,7 +225,7 @@ def compile_network(mod: IRModule, target: Target, *, fused: bool = True) -> Any
     """Compile a network for Relax's virtual machine.
 
     Args:
-        mod: What `fuse` or `with_kernels` returned; what `import_onnx` returned if not `fused`.
+        mod: What `fuse` or `with_kernels` returned; what the import returned if not `fused`.
         target: The machine.
         fused: Whether operators are kernels already; if not, TVM's own pipeline makes them so.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ def make_network(
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def chain(length: int) -> Any:
+    """ReLUs in a row."""
+    names = ["x", *(f"t{number}" for number in range(length - 1)), "y"]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
+    return make_network(nodes, {}, [4])
 
 
 def convolutional(shape: list[int | str]) -> Any:

@@ -26,8 +26,11 @@ from schedenv.networks.tune import (
     NetworkWatcher,
     tune_network,
 )
+from schedenv.tasks.resolve import NETWORK_FILES
 
 DEFAULT_SECONDS = 600.0
+
+_PEERS = {"onnxruntime": "ONNX Runtime", "torch": "torch"}
 
 _STAGES = {
     "import": "importing the network, folding constants, packing weights",
@@ -41,7 +44,7 @@ _ROWS = 12
 
 def is_network(task: str) -> bool:
     """Whether a TASK string names a whole network."""
-    return task.endswith((".onnx", ".pt2"))
+    return task.endswith(NETWORK_FILES)
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -111,8 +114,6 @@ def resume_command(request: NetworkRequest) -> str:
     words += ["--scheduler", request.scheduler, "--seconds", f"{request.seconds:g}"]
     for name, extents in request.shapes.items():
         words += ["--shape", f"{name}={'x'.join(map(str, extents))}"]
-    if request.trusted:
-        words.append("--trust-file")
     words += ["--seed", str(request.seed), "--out", str(request.out), "--resume"]
     return shlex.join(words)
 
@@ -144,13 +145,13 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     console.print(table)
     latency, speedup = report["latency_us"], report["speedup"]
     vendor = report["verified"]["against"]
-    title = {"onnxruntime": "ONNX Runtime"}.get(vendor, vendor)
     console.print(
         f"[bold green]{latency[TUNED]['estimate'] / 1e3:.3f} ms[/] "
         f"(95 % {latency[TUNED]['low'] / 1e3:.3f} to {latency[TUNED]['high'] / 1e3:.3f}), outputs "
-        f"verified against {title}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned TVM "
-        f"({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), [bold]{speedup[vendor]:.2f}x[/] the speed "
-        f"of {title} ({latency[vendor]['estimate'] / 1e3:.3f} ms)",
+        f"verified against {_PEERS[vendor]}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned "
+        f"TVM ({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), "
+        f"[bold]{speedup[vendor]:.2f}x[/] the speed of {_PEERS[vendor]} "
+        f"({latency[vendor]['estimate'] / 1e3:.3f} ms)",
         soft_wrap=True,
     )
     console.print(

@@ -38,7 +38,7 @@ def tune(
             metavar="TASK",
             help="An operator (gmm), with a shape (gmm:1x512x512x512), a member of a suite "
             "(core/gmm-2), a function in a file (program.py:function), or a whole network "
-            "(model.onnx, or model.pt2 from torch.export.save).",
+            "(model.onnx, or model.pt2 of torch.export).",
         ),
     ],
     agent: Annotated[
@@ -92,12 +92,6 @@ def tune(
         list[str] | None,
         typer.Option(metavar="NAME=EXTENTS", help="For a network: an input's shape, 1x3x224x224."),
     ] = None,
-    trust_file: Annotated[
-        bool,
-        typer.Option(
-            "--trust-file", help="For model.pt2: I know its origin; reading it can run code."
-        ),
-    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")
     ] = False,
@@ -122,7 +116,6 @@ def tune(
                 scheduler,
                 seed,
                 resume,
-                trust_file,
             ),
             _own_peaks(),
             Console(highlight=False),

@@ -128,7 +128,8 @@ def compare(
         hardware: Whose cores they use.
         reference: The name of the contender whose outputs are right.
         seed: Of the inputs and of the order.
-        rounds: Samples of each; fewer of one whose calls take half a second or more.
+        rounds: Samples of each, fewer of one whose calls take half a second or more; with 0,
+            nothing is timed.
 
     Returns:
         The largest deviation of each contender's outputs, in units of the tolerated one; and how
@@ -150,7 +151,7 @@ def compare(
             for contender in contenders:
                 servers.append(Server(contender, data_dir, hardware))
             errors = {server.name: _error(data_dir, server.name, reference) for server in servers}
-            return errors, _time(servers, rounds, seed)
+            return errors, _time(servers, rounds, seed) if rounds else {}
         finally:
             for server in servers:
                 server.close()

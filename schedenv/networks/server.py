@@ -56,14 +56,17 @@ def onnxruntime_runner(
 def torch_runner(path: Path, inputs: Sequence[Array], threads: int) -> Callable[[], object]:
     """A call of a program that `torch.export.save` wrote, on fixed inputs."""
     import torch
+    from torch.utils import _pytree as pytree
 
     torch.set_num_threads(threads)
-    module = torch.export.load(str(path)).module()
+    program = torch.export.load(str(path))
+    module = program.module()
     tensors = [torch.from_numpy(array) for array in inputs]
+    positional, named = pytree.tree_unflatten(tensors, program.call_spec.in_spec)
 
     def run() -> object:
         with torch.inference_mode():
-            return module(*tensors)
+            return pytree.tree_leaves(module(*positional, **named))
 
     return run
 

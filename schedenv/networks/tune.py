@@ -17,7 +17,6 @@ from schedenv.networks.compare import Contender, compare
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
 from schedenv.records import RecordStore
-from schedenv.tasks.networks.exported import check_trusted, is_exported
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import Shapes, prepare
 from schedenv.tuning import run_dir
@@ -28,9 +27,10 @@ DEFAULT_AGENT = "register-tiles"
 REPORT = "report.json"
 _SLICES = "slices.jsonl"
 _UNTUNED = "untuned.so"
-_PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 
 TUNED, UNTUNED = "schedenv", "tvm-untuned"
+_VENDORS = {".onnx": "onnxruntime", ".pt2": "torch"}
+_PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class NetworkRequest:
     """What to tune, and how.
 
     Attributes:
-        path: The ONNX file, or the torch program.
+        path: The ONNX file, or what `torch.export.save` wrote.
         seconds: Budget, for the search alone.
         out: The run directory.
         shapes: Extents of inputs that the file leaves open.
@@ -46,7 +46,6 @@ class NetworkRequest:
         scheduler: Name of a task scheduler.
         seed: Of everything random.
         resume: Continue the run in `out`.
-        trusted: Whether a torch program may be read, which can run code.
     """
 
     path: Path
@@ -57,12 +56,6 @@ class NetworkRequest:
     scheduler: str = "gradient"
     seed: int = 0
     resume: bool = False
-    trusted: bool = False
-
-    @property
-    def vendor(self) -> str:
-        """Who else can run the file: its outputs are the right ones."""
-        return "torch" if is_exported(self.path) else "onnxruntime"
 
 
 class NetworkWatcher:
@@ -105,9 +98,7 @@ def tune_network(
     scheduler = find_scheduler(request.scheduler)
     hardware = hw.detect()
     watcher.stage("import")
-    # Verifying reads the file again, whether or not the import does.
-    check_trusted(request.path, trusted=request.trusted)
-    network = prepare(request.path, request.shapes, trusted=request.trusted)
+    network = prepare(request.path, request.shapes)
     out = run_dir.open_run_dir(request.out, resume=request.resume)
     run = _describe_run(request, network, hardware)
     if request.resume:
@@ -132,20 +123,26 @@ def tune_network(
     library = build.build_tuned(network, search.kernels, hardware, out)
     untuned = build.build_untuned(network, hardware, out / _UNTUNED)
     watcher.stage("confirm")
+    vendor = vendor_of(request.path)
     errors, timings = compare(
         [
-            Contender(request.vendor, request.vendor, request.path.resolve()),
+            Contender(vendor, vendor, request.path.resolve()),
             Contender(TUNED, "tvm", library),
             Contender(UNTUNED, "tvm", untuned),
         ],
         network.description.inputs,
         hardware,
-        reference=request.vendor,
+        reference=vendor,
         seed=request.seed,
     )
     report = describe(request, search, peaks, errors, timings)
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
+
+
+def vendor_of(path: Path) -> str:
+    """Who runs a network's file itself: the judge of the outputs, and the peer."""
+    return _VENDORS[path.suffix]
 
 
 def _describe_run(
@@ -162,7 +159,8 @@ def _describe_run(
         "shapes": {name: list(extents) for name, extents in request.shapes.items()},
         "hardware": hardware.to_dict(),
         "versions": {
-            name: version(name) for name in ("schedenv", "apache-tvm", *_PACKAGES[request.vendor])
+            name: version(name)
+            for name in ("schedenv", "apache-tvm", *_PACKAGES[vendor_of(request.path)])
         },
         "git_revision": run_dir.git_revision(),
     }
@@ -199,7 +197,7 @@ def describe(
         "speedup": {
             name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
         },
-        "verified": {"against": request.vendor, "error_of_tolerated": dict(errors)},
+        "verified": {"against": vendor_of(request.path), "error_of_tolerated": dict(errors)},
         "sum_of_kernels_us": search.network_s * 1e6 if math.isfinite(search.network_s) else None,
         "roofline_us": sum(float(row["calls"]) * float(row["roofline_us"]) for row in rows),
         "kernels": rows,

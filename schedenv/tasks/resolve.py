@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 NETWORK = "network:"
 """What the TASK string of a network, or of one of its kernels, begins with."""
 
-_ENDINGS = (".onnx", ".pt2")
+NETWORK_FILES = (".onnx", ".pt2")
+"""How the files of networks end: ONNX, and what `torch.export.save` writes."""
+
 _FORMS = "'gmm', 'gmm:1x512x512x512', 'gmm:1x512x512x512@float64', 'ansor/gmm-2', 'program.py:main'"
 
 
@@ -43,7 +45,7 @@ def resolve(spec: str) -> Task:
         raise InputError(f"empty task; expected one of {_FORMS}")
     if is_program_spec(spec):
         return program_task(spec)
-    if spec.endswith(_ENDINGS):
+    if spec.endswith(NETWORK_FILES):
         raise InputError(
             f"{spec!r} is a network, and one task is expected; tune it whole with schedenv tune, "
             f"or name one of its kernels, such as 'network:{spec.removeprefix(NETWORK)}/NAME'; "
@@ -67,8 +69,8 @@ def resolve_many(spec: str) -> list[Task]:
     """Build all tasks that a TASK string or the name of a suite stands for.
 
     Args:
-        spec: The name of a suite, for all its members in order; `network:model.onnx` (or `.pt2`)
-            for all kernels of a network that can be tuned; otherwise as `resolve`.
+        spec: The name of a suite, for all its members in order; `network:model.onnx` for all
+            kernels of a network that can be tuned; otherwise as `resolve`.
 
     Raises:
         SchedenvError: As `resolve`.
@@ -76,7 +78,7 @@ def resolve_many(spec: str) -> list[Task]:
     spec = spec.strip()
     if spec.startswith(NETWORK):
         folder = Path(spec.removeprefix(NETWORK))
-        if folder.name.endswith(_ENDINGS) or folder.is_dir():
+        if folder.suffix in NETWORK_FILES or folder.is_dir():
             network = _network(str(folder))
             return [network.task(kernel) for kernel in network.entries]
     return [resolve(task) for task in (members(spec) if spec in SUITES else (spec,))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -17,20 +18,27 @@ from typing import Any
 import psutil
 
 from schedenv import errors, tvm_adapter, tvm_relax
+from schedenv import hardware as hw
 from schedenv.calibration import cache_dir
-from schedenv.errors import MissingShapesError, NetworkFileError, SchedenvError
+from schedenv.errors import NetworkFileError, SchedenvError
 from schedenv.tasks.networks import network
-from schedenv.tasks.networks.exported import check_trusted, is_exported, load_exported
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.source import load_onnx
 from schedenv.tasks.networks.sums import chain_sums
+from schedenv.tasks.networks.torch_source import load_program, symbol_values
 from schedenv.tasks.networks.widen import widen_convolutions
 
 TIMEOUT_S = 900.0
 """How long an import may take."""
 
-_MEMORY_SHARE = 0.6
-_WEIGHTS_SHARE = 0.1
+MEMORY_SHARE = 0.6
+"""Of the machine's memory: address space that an import may take."""
+
+_WEIGHTS_SHARE = 1 / 6
+_TORCH = ".pt2"
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|MemoryError|[Cc]annot allocate|can't allocate|out of memory"
+)
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -41,7 +49,7 @@ def prepare(
     *,
     channels_last: bool = True,
     timeout_s: float = TIMEOUT_S,
-    trusted: bool = False,
+    memory_bytes: int | None = None,
 ) -> Network:
     """Import a network, fold its constants and batch norms, fuse its operators into kernels.
 
@@ -50,19 +58,18 @@ def prepare(
     hostile file does to it, this process goes on.
 
     Args:
-        path: An ONNX file, a torch program (`.pt2`), or the folder of a prepared network, which
-            is opened as it is.
-        shapes: Extents of inputs that an ONNX file leaves open, by name.
+        path: An ONNX file, a program that `torch.export.save` wrote (.pt2), or the folder of a
+            prepared network, which is opened as it is.
+        shapes: Extents of inputs that the file leaves open, by name.
         channels_last: Turn convolutions to NHWC, which TVM's schedules vectorise; weights are
             packed accordingly, once.
         timeout_s: How long the import may take.
-        trusted: Whether a torch program may be read that was not imported before; see
-            `schedenv.tasks.networks.exported`.
+        memory_bytes: How much address space it may take; None for 60 % of the machine's memory.
 
     Raises:
-        NetworkFileError: The file cannot be used, or is not trusted; `UnsupportedOperatorsError`
-            and `MissingShapesError` are such.
-        MissingExtraError: The package onnx, or torch, is not installed.
+        NetworkFileError: The file cannot be used; `UnsupportedOperatorsError` and
+            `MissingShapesError` are such.
+        MissingExtraError: The package onnx, or torch for a .pt2 file, is not installed.
     """
     if path.is_dir():
         return Network.read(path)
@@ -72,10 +79,11 @@ def prepare(
         "path": str(path.resolve()),
         "shapes": {name: list(extents) for name, extents in (shapes or {}).items()},
         "channels_last": channels_last,
+        "lanes": hw.detect().vector_lanes("float32"),
+        "memory_bytes": memory_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE),
     }
     folder = cache_dir() / "networks" / f"{path.stem}-{_digest(path, request)}"
     if not (folder / network.DESCRIPTION).exists():
-        check_trusted(path, trusted=trusted)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
@@ -100,7 +108,7 @@ def _digest(path: Path, request: Mapping[str, Any]) -> str:
         if neighbour.is_file() and neighbour != path:
             stat = neighbour.stat()
             digest.update(f"{neighbour.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    options = {key: request[key] for key in ("shapes", "channels_last")}
+    options = {key: request[key] for key in ("shapes", "channels_last", "lanes")}
     digest.update(json.dumps([network.VERSION, options], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -127,10 +135,12 @@ def _run_worker(request: Mapping[str, Any], path: Path, timeout_s: float) -> Non
         failure = json.loads(lines[-1])
         kind = getattr(errors, failure["error"], NetworkFileError)
         if issubclass(kind, errors.MissingExtraError):
-            if is_exported(path):
-                raise errors.MissingExtraError("torch", "models", "reading torch programs")
+            if path.suffix == _TORCH:
+                raise errors.MissingExtraError("torch", "models", "reading exported programs")
             raise errors.MissingExtraError("onnx", "vendor", "reading networks")
         raise kind(failure["message"])
+    if _OUT_OF_MEMORY.search(done.stderr):
+        raise _too_large(request)
     said = [line for line in done.stderr.splitlines() if line.strip()]
     raise NetworkFileError(
         f"{path} ended the process that imports it (exit code {done.returncode}: "
@@ -138,48 +148,56 @@ def _run_worker(request: Mapping[str, Any], path: Path, timeout_s: float) -> Non
     )
 
 
+def _too_large(request: Mapping[str, Any]) -> NetworkFileError:
+    return NetworkFileError(
+        f"{request['path']} does not fit in the {request['memory_bytes'] / 1e9:.3g} GB that its "
+        "import may take; export a smaller network or import it on a larger machine"
+    )
+
+
 def _work(request: Mapping[str, Any]) -> None:
     """What the limited process does."""
-    memory_bytes = psutil.virtual_memory().total
-    limit_bytes = int(memory_bytes * _MEMORY_SHARE)
+    limit_bytes = int(request["memory_bytes"])
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
     path, channels_last = Path(request["path"]), bool(request["channels_last"])
-    convert = _read(path, request, int(memory_bytes * _WEIGHTS_SHARE))
-    # The front end raises whatever it likes on what it cannot convert.
+    convert = _convert_torch if path.suffix == _TORCH else _convert_onnx
+    source = convert(request, int(limit_bytes * _WEIGHTS_SHARE))
+    # The front ends raise whatever they like on what they cannot convert.
     try:
-        original = convert()
+        original = source()
         prepared = tvm_relax.fuse(tvm_relax.simplify(original, channels_last=channels_last))
-    except SchedenvError:
+    except MemoryError:
         raise
     except Exception as error:
+        if _OUT_OF_MEMORY.search(str(error)):
+            raise _too_large(request) from error
         raise NetworkFileError(
             f"TVM cannot import {path}: {type(error).__name__}: {tvm_adapter.first_line(error)}"
         ) from error
     network.write(Path(request["folder"]), path, original, prepared, channels_last=channels_last)
 
 
-def _read(path: Path, request: Mapping[str, Any], limit_bytes: int) -> Callable[[], Any]:
-    """Read and check a file; what is returned converts it."""
-    if is_exported(path):
-        if request["shapes"]:
-            raise MissingShapesError(
-                f"the shapes of a torch program are fixed when it is exported; export {path} with "
-                "other inputs instead of giving --shape"
-            )
-        program = load_exported(path)
-        return lambda: tvm_relax.import_exported(program)
-    model = load_onnx(path, request["shapes"], limit_bytes)
+def _convert_onnx(request: Mapping[str, Any], limit_bytes: int) -> Callable[[], Any]:
+    model = load_onnx(Path(request["path"]), request["shapes"], limit_bytes)
     chain_sums(model)
     if request["channels_last"]:
-        widen_convolutions(model)
+        widen_convolutions(model, request["lanes"])
     return lambda: tvm_relax.import_onnx(model, request["shapes"])
 
 
+def _convert_torch(request: Mapping[str, Any], limit_bytes: int) -> Callable[[], Any]:
+    path = Path(request["path"])
+    program = load_program(path, request["shapes"], limit_bytes)
+    extents = symbol_values(program, path, request["shapes"])
+    return lambda: tvm_relax.import_torch(program, extents)
+
+
 def _main() -> None:
+    request = json.loads(sys.stdin.read())
     try:
-        _work(json.loads(sys.stdin.read()))
+        _work(request)
     except MemoryError:
-        failure = NetworkFileError("the network does not fit in memory while it is imported")
+        failure = _too_large(request)
         print(json.dumps({"error": type(failure).__name__, "message": str(failure)}), flush=True)
         os._exit(1)
     except SchedenvError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from schedenv.errors import (
     NetworkFileError,
     UnsupportedOperatorsError,
 )
+
+MOST_OPERATORS = 10_000
+"""TVM's passes take longer than in proportion: more than five minutes for 30,000 operators."""
 
 _IDENTITIES = {"Dropout", "Identity"}
 
@@ -43,6 +46,8 @@ def load_onnx(path: Path, shapes: Mapping[str, Sequence[int]], limit_bytes: int)
         model = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:
         raise NetworkFileError(f"there is no file {str(path)!r}; check the path") from None
+    except MemoryError:
+        raise
     # protobuf raises its own kinds of exceptions, which differ between its implementations.
     except Exception as error:
         raise NetworkFileError(
@@ -51,19 +56,22 @@ def load_onnx(path: Path, shapes: Mapping[str, Sequence[int]], limit_bytes: int)
         ) from None
     if not model.graph.node:
         raise NetworkFileError(f"{path} is no ONNX network: its graph has no operators")
+    check_operator_count(path, sum(1 for _ in _nodes(model)))
     _check_external_data(model, path)
     _check_size(model, path, limit_bytes)
     _check_operators(model, path)
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+    except MemoryError:
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise NetworkFileError(
             f"{path} is not valid ONNX: {reason[0] if reason else type(error).__name__}; "
             "export it again"
         ) from None
-    _check_shapes(model, path, shapes)
+    check_shapes(path, open_inputs(model), shapes)
     return without_identities(model)
 
 
@@ -103,10 +111,65 @@ def external_files(model: Any, path: Path) -> list[Path]:
     """The files that a model's weights lie in, besides its own."""
     return [
         path.parent / entry.value
-        for initializer in model.graph.initializer
-        for entry in initializer.external_data
+        for tensor in _tensors(model)
+        for entry in tensor.external_data
         if entry.key == "location"
     ]
+
+
+def check_operator_count(path: Path, count: int) -> None:
+    """Refuse a graph that TVM would chew on for longer than anybody waits.
+
+    Raises:
+        NetworkFileError: There are too many operators.
+    """
+    if count > MOST_OPERATORS:
+        raise NetworkFileError(
+            f"{path} has {count} operators, and TVM imports at most {MOST_OPERATORS} in reasonable "
+            "time; export a part of the network, or a shallower one"
+        )
+
+
+def check_weights(path: Path, total_bytes: int, limit_bytes: int) -> None:
+    """Refuse weights that would not fit.
+
+    Raises:
+        NetworkFileError: They are too large.
+    """
+    if total_bytes > limit_bytes:
+        raise NetworkFileError(
+            f"{path} has weights of {total_bytes / 1e9:.3g} GB; at most {limit_bytes / 1e9:.3g} GB "
+            "fit this machine's memory"
+        )
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The graph, and those inside its operators (branches and loops)."""
+    stack = [model.graph]
+    while stack:
+        graph = stack.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                stack.extend(attribute.graphs)
+                if attribute.HasField("g"):
+                    stack.append(attribute.g)
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    for graph in _graphs(model):
+        yield from graph.node
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """All constants: weights, and those that operators carry."""
+    for graph in _graphs(model):
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from attribute.tensors
+                if attribute.HasField("t"):
+                    yield attribute.t
 
 
 def _check_external_data(model: Any, path: Path) -> None:
@@ -128,28 +191,24 @@ def _check_size(model: Any, path: Path, limit_bytes: int) -> None:
     import onnx
 
     total = 0
-    for initializer in model.graph.initializer:
-        if any(extent < 0 for extent in initializer.dims):
+    for tensor in _tensors(model):
+        if any(extent < 0 for extent in tensor.dims):
             raise NetworkFileError(
-                f"{path} has a weight {initializer.name!r} of shape {list(initializer.dims)}; "
+                f"{path} has a weight {tensor.name!r} of shape {list(tensor.dims)}; "
                 "expected no negative extents: the file is damaged"
             )
         try:
-            item_bytes = onnx.helper.tensor_dtype_to_np_dtype(initializer.data_type).itemsize
+            item_bytes = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         except (KeyError, ValueError, TypeError):
             item_bytes = 1
-        total += math.prod(initializer.dims) * item_bytes
-    if total > limit_bytes:
-        raise NetworkFileError(
-            f"{path} has weights of {total / 1e9:.3g} GB; at most {limit_bytes / 1e9:.3g} GB fit "
-            "this machine's memory"
-        )
+        total += math.prod(tensor.dims) * item_bytes
+    check_weights(path, total, limit_bytes)
 
 
 def _check_operators(model: Any, path: Path) -> None:
     from schedenv import tvm_relax
 
-    unsupported = tvm_relax.unsupported_operators([node.op_type for node in model.graph.node])
+    unsupported = tvm_relax.unsupported_operators([node.op_type for node in _nodes(model)])
     if unsupported:
         raise UnsupportedOperatorsError(
             f"{path} uses operators that TVM cannot convert: {', '.join(unsupported)}; export the "
@@ -157,8 +216,19 @@ def _check_operators(model: Any, path: Path) -> None:
         )
 
 
-def _check_shapes(model: Any, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
-    inputs = open_inputs(model)
+def check_shapes(
+    path: Path, inputs: Mapping[str, Sequence[int | str]], shapes: Mapping[str, Sequence[int]]
+) -> None:
+    """See that every extent of every input has a number.
+
+    Args:
+        path: The network, for messages.
+        inputs: Its inputs' extents; a text is an open one.
+        shapes: The extents that were given, by input.
+
+    Raises:
+        MissingShapesError: Some have none, or a shape is of no input, or of another rank.
+    """
     unknown = sorted(set(shapes) - set(inputs))
     if unknown:
         raise MissingShapesError(

@@ -10,32 +10,37 @@ from typing import Any
 
 import numpy as np
 
-LANES = 16
-"""Float32 elements of a 512-bit vector; a multiple of it also fills narrower ones."""
-
 _MOST_WASTE = 0.1
 _ELEMENTWISE = {"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"}
 
 
-def widened(channels: int) -> int:
+def widened(channels: int, lanes: int) -> int:
     """How many channels to compute, at least `channels`: four vectors at a time if that is cheap.
 
     At most 10 % more; a convolution for which that is not enough stays as it is.
+
+    Args:
+        channels: Output channels.
+        lanes: Elements of a vector register.
     """
-    if channels % LANES == 0:
+    if channels % lanes == 0:
         return channels
-    for multiple in (4 * LANES, 2 * LANES, LANES):
+    for multiple in (4 * lanes, 2 * lanes, lanes):
         wide = -(-channels // multiple) * multiple
         if wide <= channels * (1 + _MOST_WASTE):
             return wide
     return channels
 
 
-def widen_convolutions(model: Any) -> Any:
+def widen_convolutions(model: Any, lanes: int) -> Any:
     """Pad the output channels of convolutions with zero weights, and cut the result; in place.
 
     The cut goes behind the elementwise operators that follow, so that they stay fused with the
     convolution. Grouped convolutions, weights that are no constants or used twice stay as they are.
+
+    Args:
+        model: An `onnx.ModelProto`.
+        lanes: Elements of a vector register, of the convolutions' dtype.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     uses: dict[str, list[Any]] = {}
@@ -49,7 +54,7 @@ def widen_convolutions(model: Any) -> Any:
         if node.op_type != "Conv" or not _is_widenable(node, constants, weights, uses):
             continue
         channels = weights[constants[0]].dims[0]
-        wide = widened(channels)
+        wide = widened(channels, lanes)
         if wide == channels:
             continue
         for name in constants:

@@ -1,4 +1,4 @@
-"""Torch programs: read only when trusted, then networks like any other."""
+"""Torch programs whose layers are fused and tuned like those of ONNX files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from schedenv.cli import app
-from schedenv.errors import MissingShapesError, NetworkFileError, UnsupportedOperatorsError
 from schedenv.tasks import resolve_many
 from schedenv.tasks.networks.prepare import prepare
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 Save = Callable[..., Path]
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was imported before."""
-    monkeypatch.setenv("SCHEDENV_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -59,11 +53,6 @@ class Attention(torch.nn.Module):  # type: ignore[misc]
         return x + self.narrow(torch.nn.functional.gelu(self.wide(x)))
 
 
-class Spectrum(torch.nn.Module):  # type: ignore[misc]
-    def forward(self, x: Any) -> Any:
-        return torch.fft.rfft(x).abs()
-
-
 def inverted_residual() -> Any:
     """The convolutions of a MobileNet-V2 block."""
     nn = torch.nn
@@ -74,67 +63,25 @@ def inverted_residual() -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.usefixtures("cache")
-def test_a_program_of_unknown_origin_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "program.pt2"
-    path.write_bytes(b"whatever")
-    with pytest.raises(NetworkFileError) as caught:
-        prepare(path)
-    assert str(caught.value) == (
-        f"reading {path} can run code that is hidden in it, as with every file that "
-        "torch.export.load reads; if you know where it comes from, say so: "
-        f"schedenv tune {path} --trust-file"
-    )
-    result = CliRunner().invoke(app, ["tune", str(path), "--out", str(tmp_path / "out")])
-    assert isinstance(result.exception, NetworkFileError)
-    assert "--trust-file" in str(result.exception)
+def test_norms_and_clips_are_fused_with_their_convolutions(export: Save) -> None:
+    network = prepare(export(inverted_residual(), (1, 3, 16, 16)))
+    families = [entry.family for entry in network.entries.values()]
+    assert families.count("conv2d_add_maximum_minimum") == 2
+    assert families.count("conv2d_add") == 1
+    assert set(families) <= {"conv2d_add_maximum_minimum", "conv2d_add", "transpose"}
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("cache")
-class TestImport:
-    def test_a_file_that_is_no_program(self, tmp_path: Path) -> None:
-        path = tmp_path / "program.pt2"
-        path.write_bytes(b"whatever")
-        with pytest.raises(NetworkFileError, match=r"cannot be read as a torch program .*; write"):
-            prepare(path, trusted=True)
-
-    def test_open_extents_are_refused(self, export: Save) -> None:
-        batch = torch.export.Dim("batch", min=2, max=9)
-        path = export(Attention(), (3, 5, 32), dynamic_shapes=({0: batch},))
-        with pytest.raises(MissingShapesError, match=r"open .*; export it again without"):
-            prepare(path, trusted=True)
-
-    def test_shapes_cannot_be_given(self, export: Save) -> None:
-        path = export(Attention(), (1, 5, 32))
-        with pytest.raises(MissingShapesError, match="fixed when it is exported"):
-            prepare(path, {"x": (1, 6, 32)}, trusted=True)
-
-    def test_unsupported_operators_are_listed(self, export: Save) -> None:
-        with pytest.raises(UnsupportedOperatorsError, match=r"cannot convert: _fft_r2c\.default;"):
-            prepare(export(Spectrum(), (1, 8)), trusted=True)
-
-    def test_norms_and_clips_are_fused_with_their_convolutions(self, export: Save) -> None:
-        network = prepare(export(inverted_residual(), (1, 3, 16, 16)), trusted=True)
-        families = [entry.family for entry in network.entries.values()]
-        assert families.count("conv2d_add_maximum_minimum") == 2
-        assert families.count("conv2d_add") == 1
-        assert set(families) <= {"conv2d_add_maximum_minimum", "conv2d_add", "transpose"}
-
-    def test_a_program_imported_once_is_a_suite(self, export: Save) -> None:
-        path = export(Attention(), (1, 17, 32))
-        prepare(path, trusted=True)
-        names = [task.name for task in resolve_many(f"network:{path}")]
-        assert sum("matmul" in name for name in names) >= 4
-        assert any("layer_norm" in name for name in names)
+def test_a_program_is_a_suite(export: Save) -> None:
+    names = [task.name for task in resolve_many(f"network:{export(Attention(), (1, 17, 32))}")]
+    assert sum("matmul" in name for name in names) >= 4
+    assert any("layer_norm" in name for name in names)
 
 
-@pytest.mark.slow
 def test_a_transformer_is_tuned_and_verified_against_torch(export: Save, tmp_path: Path) -> None:
     path = export(Attention(), (1, 17, 32))
     out = tmp_path / "out"
     result = CliRunner().invoke(
-        app, ["tune", str(path), "--trust-file", "--seconds", "8", "--out", str(out), "--json"]
+        app, ["tune", str(path), "--seconds", "8", "--out", str(out), "--json"]
     )
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -17,7 +17,7 @@ from schedenv.tasks import resolve, resolve_many
 from schedenv.tasks.networks.network import VERSION, Network, family_of
 from schedenv.tasks.networks.prepare import prepare
 
-from ...small_networks import convolutional, make_network
+from ...small_networks import chain, convolutional, make_network
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,15 +106,30 @@ def test_nothing_half_written_is_left(save: Callable[[Any], Path], cache: Path) 
 
 @pytest.mark.slow
 def test_an_import_without_end_is_ended(save: Callable[[Any], Path], cache: Path) -> None:
-    """TVM's passes take more than five minutes for thirty thousand operators in a row."""
-    names = ["x", *(f"t{number}" for number in range(30_000)), "y"]
-    nodes = [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
-    path = save(make_network(nodes, {}, [4]))
+    path = save(chain(9_000))
     before = sorted((cache / "networks").glob("*"))
     with pytest.raises(NetworkFileError) as caught:
-        prepare(path, timeout_s=10.0)
-    assert str(caught.value) == f"{path} was not imported within 10 s; export a smaller network"
+        prepare(path, timeout_s=2.0)
+    assert str(caught.value) == f"{path} was not imported within 2 s; export a smaller network"
     assert sorted((cache / "networks").glob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_fit_in_its_share_of_memory(save: Callable[[Any], Path]) -> None:
+    """Its file is small: the constant is made while constants are folded."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["c"]),
+        helper.make_node("Exp", ["c"], ["e"]),
+        helper.make_node("MatMul", ["x", "e"], ["y"]),
+    ]
+    shape = np.asarray([1 << 16, 1 << 15], np.int64)
+    path = save(make_network(nodes, {"shape": shape}, [1, 1 << 16]))
+    with pytest.raises(NetworkFileError) as caught:
+        prepare(path, memory_bytes=6_000_000_000)
+    assert str(caught.value) == (
+        f"{path} does not fit in the 6 GB that its import may take; export a smaller network or "
+        "import it on a larger machine"
+    )
 
 
 @pytest.mark.slow

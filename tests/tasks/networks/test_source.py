@@ -15,7 +15,7 @@ from onnx import helper
 from schedenv.errors import MissingShapesError, NetworkFileError, UnsupportedOperatorsError
 from schedenv.tasks.networks.source import load_onnx
 
-from ...small_networks import convolutional, make_network
+from ...small_networks import chain, convolutional, make_network
 
 LIMIT = 1 << 30
 Save = Callable[[Any], Path]
@@ -145,3 +145,39 @@ def test_negative_extents_of_weights_are_refused(save: Save) -> None:
     model = make_network([relu()], {"w": np.zeros(1, np.float32)}, [1, 4])
     model.graph.initializer[0].dims[:] = [-4]
     assert "expected no negative extents" in refusal(save(model))
+
+
+def test_gigantic_constants_of_operators_are_refused_too(save: Save) -> None:
+    constant = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "c")
+    constant.dims[:] = [1 << 20, 1 << 20]
+    nodes = [helper.make_node("Constant", [], ["c"], value=constant), relu()]
+    assert "has weights of 4.4e+03 GB" in refusal(save(make_network(nodes, {}, [1, 4])))
+
+
+def test_constants_of_operators_are_not_read_from_elsewhere(tmp_path: Path) -> None:
+    constant = onnx.TensorProto(
+        name="c", dims=[4], data_type=1, data_location=onnx.TensorProto.EXTERNAL
+    )
+    constant.external_data.add(key="location", value="/etc/passwd")
+    nodes = [helper.make_node("Constant", [], ["c"], value=constant), relu()]
+    path = tmp_path / "network.onnx"
+    onnx.save(make_network(nodes, {}, [1, 4]), str(path))
+    assert "outside its own folder; that is refused" in refusal(path)
+
+
+def test_a_very_deep_graph_is_refused_before_tvm_sees_it(save: Save) -> None:
+    path = save(chain(50_000))
+    assert refusal(path) == (
+        f"{path} has 50000 operators, and TVM imports at most 10000 in reasonable time; export a "
+        "part of the network, or a shallower one"
+    )
+
+
+def test_operators_in_branches_count_and_are_checked(save: Save) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Frobnicate", ["x"], ["b"])], "branch", [],
+        [helper.make_tensor_value_info("b", 1, [4])],
+    )  # fmt: skip
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)]
+    path = save(make_network(nodes, {"c": np.asarray(True)}, [4]))
+    assert "Frobnicate" in refusal(path, UnsupportedOperatorsError)

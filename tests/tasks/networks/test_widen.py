@@ -11,22 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from schedenv.tasks.networks.widen import LANES, widen_convolutions, widened
+from schedenv.tasks.networks.widen import widen_convolutions, widened
 
 from ...small_networks import make_network
 
+LANES = 16
 
-@given(st.integers(1, 5000))
-def test_widened_channels_fill_vectors_or_stay(channels: int) -> None:
-    wide = widened(channels)
+
+@given(st.integers(1, 5000), st.sampled_from([4, 8, 16]))
+def test_widened_channels_fill_vectors_or_stay(channels: int, lanes: int) -> None:
+    wide = widened(channels, lanes)
     assert channels <= wide <= 1.1 * channels
-    assert wide == channels or wide % LANES == 0
-    assert widened(wide) == wide
+    assert wide == channels or wide % lanes == 0
+    assert widened(wide, lanes) == wide
 
 
 @pytest.mark.parametrize(("channels", "wide"), [(1000, 1024), (64, 64), (63, 64), (17, 17)])
 def test_four_vectors_at_a_time_if_that_is_cheap(channels: int, wide: int) -> None:
-    assert widened(channels) == wide
+    assert widened(channels, LANES) == wide
+
+
+def test_narrow_vectors_are_filled_with_fewer_channels() -> None:
+    assert [widened(1000, lanes) for lanes in (4, 8, 16)] == [1000, 1000, 1024]
+    assert [widened(62, lanes) for lanes in (4, 8, 16)] == [64, 64, 64]
 
 
 def network(channels: int = 62) -> Any:
@@ -55,7 +62,7 @@ def run(model: Any, x: np.ndarray) -> np.ndarray:
 def test_the_network_computes_what_it_did() -> None:
     x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
     expected = run(network(), x)
-    wide = widen_convolutions(network())
+    wide = widen_convolutions(network(), LANES)
     onnx.checker.check_model(wide)
     assert [node.op_type for node in wide.graph.node] == [
         "Conv", "Relu", "Slice", "GlobalAveragePool",
@@ -66,12 +73,12 @@ def test_the_network_computes_what_it_did() -> None:
 
 def test_a_network_that_needs_nothing_stays_as_it_is() -> None:
     before = network(channels=64).SerializeToString(deterministic=True)
-    assert widen_convolutions(network(channels=64)).SerializeToString(deterministic=True) == (
-        before
-    )
+    assert widen_convolutions(network(channels=64), LANES).SerializeToString(
+        deterministic=True
+    ) == (before)
 
 
 def test_weights_used_twice_stay() -> None:
     model = network()
     model.graph.node.insert(0, helper.make_node("Conv", ["x", "w", "b"], ["z"]))
-    assert "Slice" not in [node.op_type for node in widen_convolutions(model).graph.node]
+    assert "Slice" not in [node.op_type for node in widen_convolutions(model, LANES).graph.node]
