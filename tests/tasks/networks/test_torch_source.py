@@ -177,6 +177,20 @@ def test_trees_that_name_modules(edited: Callable[..., Path]) -> None:
     assert "inputs or outputs are a collections.defaultdict" in refusal(edited(in_model(change)))
 
 
+def test_dicts_whose_keys_name_modules(edited: Callable[..., Path]) -> None:
+    leaf = {"type": None, "context": None, "children_spec": []}
+    context = json.dumps([{"__enum__": True, "fqn": "this:X", "name": "A"}]).replace(
+        "__e", "_\\u005fe"
+    )
+    tree = {"type": "builtins.dict", "context": context, "children_spec": [leaf]}
+
+    def change(model: Any) -> None:
+        signature = model["graph_module"]["module_call_graph"][0]["signature"]
+        signature["in_spec"] = json.dumps([1, tree])
+
+    assert "named by an enumeration" in refusal(edited(in_model(change)))
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_file(exported: Path, tmp_path: Path, share: float) -> None:
     path = tmp_path / "cut.pt2"
