@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from schedenv import hardware as hw
-from schedenv.calibration import peaks
-from schedenv.networks.tune import NetworkRequest, tune_network
+from schedenv.networks.build import build_tuned
+from schedenv.networks.compare import Contender, compare
 from schedenv.tasks import resolve_many
 from schedenv.tasks.networks.prepare import prepare
 
@@ -54,14 +54,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_program_is_tuned_and_verified_against_torch(exported: Path, tmp_path: Path) -> None:
-    request = NetworkRequest(exported, 8.0, tmp_path / "out", shapes={"tokens": (3, TOKENS)})
-    report = tune_network(request, peaks(hw.detect())).report
-    assert report is not None
-    assert report["verified"]["against"] == "torch"
-    errors = report["verified"]["error_of_tolerated"]
-    assert errors.keys() == {"torch", "schedenv", "tvm-untuned"}
-    assert all(error <= 1 for error in errors.values())
+def test_outputs_are_those_of_torch(exported: Path, tmp_path: Path) -> None:
+    network = prepare(exported, {"tokens": (3, TOKENS)})
+    library = build_tuned(network, {}, hw.detect(), tmp_path)
+    errors, timings = compare(
+        [Contender("torch", "torch", exported), Contender("schedenv", "tvm", library)],
+        network.description.inputs,
+        hw.detect(),
+        reference="torch",
+        rounds=0,
+    )
+    assert errors["schedenv"] <= 1
+    assert timings == {}
 
 
 def test_a_program_is_a_suite(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from schedenv.errors import (
     MissingExtraError,
     MissingShapesError,
     NetworkFileError,
+    SchedenvError,
     UnsupportedOperatorsError,
 )
 from schedenv.tasks.networks.source import check_operator_count, check_shapes, check_weights
@@ -40,10 +41,11 @@ _OPERATORS = re.compile(
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"
 )
 _WORDS = {
-    "Max", "Min", "FloorDiv", "CleanDiv", "CeilDiv", "Mod", "PythonMod", "ModularIndexing",
-    "IntTrueDiv", "TruncToInt", "CeilToInt", "FloorToInt", "Eq", "Ne", "int_oo", "oo", "True",
-    "False",
+    "Add", "Mul", "Pow", "Integer", "Rational", "Max", "Min", "FloorDiv", "CleanDiv", "CeilDiv",
+    "Mod", "PythonMod", "ModularIndexing", "IntTrueDiv", "TruncToInt", "CeilToInt", "FloorToInt",
+    "Eq", "Ne", "int_oo", "oo", "True", "False",
 }  # fmt: skip
+_SYMBOL = re.compile(r"Symbol\('[suz]+\d+'(, (positive|integer|nonnegative)=True)*\)")
 _EXPRESSION = re.compile(r"[\w\s+\-*/()<>=,.&|~]*")
 _TREES = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
@@ -84,9 +86,17 @@ def load_program(path: Path, shapes: Mapping[str, Sequence[int]], limit_bytes: i
             f"{path} cannot be read as an exported program ({type(error).__name__}); it is "
             "truncated, or was not written by torch.export.save of torch 2.9 or later"
         ) from None
-    _check_records(reader, path, configs)
-    _check_weights(path, configs, limit_bytes)
-    _check_model(model, path)
+    try:
+        _check_records(reader, path, configs)
+        _check_weights(path, configs, limit_bytes)
+        _check_model(model, path)
+    except (SchedenvError, MemoryError):
+        raise
+    except Exception as error:
+        raise NetworkFileError(
+            f"{path} is no valid exported program ({type(error).__name__} in its description); "
+            "export it again"
+        ) from None
     try:
         program = torch.export.load(str(path)).run_decompositions()
     except MemoryError:
@@ -190,16 +200,26 @@ def _check_model(model: Any, path: Path) -> None:
     if unknown:
         raise _unsupported(path, unknown)
     for expression in _values(model, "expr_str"):
-        if not _EXPRESSION.fullmatch(str(expression)) or any(
+        # torch writes sympy's srepr, in which symbols are the only texts.
+        text = _SYMBOL.sub("0", str(expression))
+        if not _EXPRESSION.fullmatch(text) or any(
             word not in _WORDS and not re.fullmatch(r"[suz]+\d+|\d+", word)
-            for word in re.findall(r"\w+", str(expression))
+            for word in re.findall(r"\w+", text)
         ):
             raise _refusal(path, f"an extent is {str(expression)[:80]!r}")
     for key in ("in_spec", "out_spec"):
-        for tree in _values(model, key):
-            for kind in _values(json.loads(tree) if tree else None, "type"):
-                if kind is not None and kind not in _TREES:
-                    raise _refusal(path, f"its inputs or outputs are a {kind}")
+        for text in _values(model, key):
+            _check_tree(json.loads(text) if text else None, path)
+
+
+def _check_tree(tree: Any, path: Path) -> None:
+    for kind in _values(tree, "type"):
+        if kind is not None and kind not in _TREES:
+            raise _refusal(path, f"its inputs or outputs are a {kind}")
+    # The keys of a dict may be members of an enumeration, whose module would be imported.
+    contexts = [json.loads(context) for context in _values(tree, "context") if context]
+    if any(True for _ in _values([tree, contexts], "__enum__")):
+        raise _refusal(path, "its inputs or outputs are named by an enumeration")
 
 
 def _values(tree: Any, key: str) -> Iterator[Any]:

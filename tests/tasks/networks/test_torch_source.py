@@ -95,6 +95,7 @@ def marker(tmp_path: Path) -> Iterator[Path]:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_sound_program_is_read_even_when_rewritten(edited: Callable[..., Path]) -> None:
     program = load_program(edited(), {"x": (4, 3)}, LIMIT)
     assert program.graph_signature.user_inputs == ("x",)
@@ -177,6 +178,20 @@ def test_trees_that_name_modules(edited: Callable[..., Path]) -> None:
     assert "inputs or outputs are a collections.defaultdict" in refusal(edited(in_model(change)))
 
 
+def test_dicts_whose_keys_name_modules(edited: Callable[..., Path]) -> None:
+    leaf = {"type": None, "context": None, "children_spec": []}
+    context = json.dumps([{"__enum__": True, "fqn": "this:X", "name": "A"}]).replace(
+        "__e", "_\\u005fe"
+    )
+    tree = {"type": "builtins.dict", "context": context, "children_spec": [leaf]}
+
+    def change(model: Any) -> None:
+        signature = model["graph_module"]["module_call_graph"][0]["signature"]
+        signature["in_spec"] = json.dumps([1, tree])
+
+    assert "named by an enumeration" in refusal(edited(in_model(change)))
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_file(exported: Path, tmp_path: Path, share: float) -> None:
     path = tmp_path / "cut.pt2"
@@ -198,12 +213,14 @@ def test_gigantic_weights_are_refused_before_they_are_allocated(
     assert "has weights of 4.4e+03 GB; at most 1.07 GB fit" in refusal(edited(edit))
 
 
+@pytest.mark.slow
 def test_open_extents_are_asked_for(exported: Path) -> None:
     with pytest.raises(MissingShapesError, match=r"leaves extents of its inputs open \('x' is s"):
         load_program(exported, {}, LIMIT)
     assert refusal(exported, MissingShapesError, x=(4, 5)).endswith("5 must be 3")
 
 
+@pytest.mark.slow
 def test_operators_that_tvm_lacks_are_listed_together(tmp_path: Path) -> None:
     class Unusual(torch.nn.Module):
         def forward(self, x: Any) -> Any:
