@@ -123,11 +123,11 @@ class TestPolicy:
     def test_it_learns_which_move_is_rewarded(self, tiny_space: Space) -> None:
         rng = np.random.default_rng(0)
         encoding = Encoding(tiny_space)
-        starts = [tiny_space.sample(rng) for _ in range(16)]
+        starts = [tiny_space.sample(rng) for _ in range(32)]
         rows = tiny_space.encode(starts)
         # Fast where the first coordinate of the tiling is large.
         model = Model(encoding.own(rows), np.exp(-encoding.own(rows)[:, -8:].sum(axis=1)))
-        config = replace(PLAIN, adaptive_stop=False, optimism=0.0, discount=0.0)
+        config = replace(PLAIN, adaptive_stop=False, optimism=0.0, discount=0.0, steps=2)
         tracks, policy = Tracks(tiny_space, encoding, config), Policy(config, seed=0)
 
         def reward() -> float:
