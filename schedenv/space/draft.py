@@ -59,7 +59,10 @@ def is_tiled(sketch: Sketch) -> bool:
 
 
 def draft(space: SearchSpace, sketch: Sketch, rng: np.random.Generator) -> Point:
-    """Draw a point of a tiled sketch whose innermost tile fits the registers."""
+    """Draw a point of a tiled sketch whose innermost tile fits the registers.
+
+    It may be illegal; in a recorded table most of them are.
+    """
     values = list(space.default(sketch.index).values)
     spatial = [tile for tile in sketch.tiles() if not tile.is_reduction]
     lanes = _lanes(sketch)
@@ -74,6 +77,9 @@ def draft(space: SearchSpace, sketch: Sketch, rng: np.random.Generator) -> Point
     point = Point(sketch.index, tuple(values))
     for location in sketch.locations():
         candidates = space.location_candidates(point, location)
+        if not candidates:
+            # A recorded table has none for tiles that it does not hold.
+            break
         values[location.start] = candidates[int(rng.integers(len(candidates)))]
         point = Point(sketch.index, tuple(values))
     return point

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from schedenv.measure.table_file import read_table, shipped_tables
 from schedenv.space import Point, Space
 from schedenv.space.draft import REGISTERS, Drafter, draft, is_tiled
 
@@ -67,3 +68,12 @@ def test_a_drafter_draws_uniformly_where_nothing_is_tiled(
     space = space_of("sfm:8x32")
     drawn = Drafter(space).sample(np.random.default_rng(1))
     assert drawn == space.sample(np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_tables()))
+def test_a_recorded_table_is_drawn_from_as_well(name: str) -> None:
+    pytest.importorskip("pyarrow")
+    space = read_table(shipped_tables()[name]).space()
+    drafter, rng = Drafter(space), np.random.default_rng(0)
+    for _ in range(10):
+        assert space.is_legal(drafter.sample(rng))
