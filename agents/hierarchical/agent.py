@@ -10,6 +10,7 @@ first level, belongs to the scheduler of tasks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .bandit import SlidingWindowBandit
 from .config import PAPER, HierarchicalConfig
 from .encoding import Encoding
 from .model import Floats, Model
-from .policy import Policy
+from .policy import Arrays, Policy
 from .tracks import Tracks, Walk
 
 _SHORTLIST = 256
@@ -39,13 +40,19 @@ class HierarchicalAgent:
         space: The task's points.
         seed: Of everything random.
         config: Settings.
+        weights: What the policy learned on other tasks; None to begin with random ones. It goes on
+            learning either way.
 
     Raises:
         InstallError: torch or threadpoolctl is missing.
     """
 
     def __init__(
-        self, space: SearchSpace, seed: int, config: HierarchicalConfig | None = None
+        self,
+        space: SearchSpace,
+        seed: int,
+        config: HierarchicalConfig | None = None,
+        weights: Arrays | None = None,
     ) -> None:
         try:
             from threadpoolctl import ThreadpoolController
@@ -63,6 +70,8 @@ class HierarchicalAgent:
         self._bandit = SlidingWindowBandit(len(space.sketches), config.exploration, config.window)
         self._tracks = Tracks(space, self._encoding, config)
         self._policy = Policy(config, seed) if config.learn_policy and config.model else None
+        if self._policy is not None and weights is not None:
+            self._policy.load(weights)
         self._seconds: dict[Point, float] = {}
         self._costs: dict[Point, float] = {}
         self._asked: set[Point] = set()
@@ -83,7 +92,8 @@ class HierarchicalAgent:
             points = self._fresh([], min(count, config.first))
         else:
             self._arm = self._choose_sketch()
-            walk = self._tracks.walk(self._starts(self._arm), model, self._policy, self._rng)
+            score = None if model is None else partial(self._optimistic, model)
+            walk = self._tracks.walk(self._starts(self._arm), score, self._policy, self._rng)
             self._ended_early += walk.ended_early
             points = self._fresh(self._best(walk, model), min(count, config.batch))
             if self._policy is not None and walk.steps is not None:
@@ -134,6 +144,11 @@ class HierarchicalAgent:
         config = self._config
         elites = self._ranked()[: round(config.elites * config.tracks)]
         return [*elites, *(self._sample(sketch) for _ in range(config.tracks - len(elites)))]
+
+    def _optimistic(self, model: Model, points: Sequence[Point]) -> Floats:
+        """Log seconds of points, as short as they may well be."""
+        mean, deviation = model.predict(self._encoding.own(self._space.encode(points)))
+        return mean - self._config.optimism * deviation
 
     def _best(self, walk: Walk, model: Model | None) -> list[Point]:
         """What to measure next of a walk, the most promising first."""

@@ -7,6 +7,7 @@ one-step advantages, as in HARL.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from .config import HierarchicalConfig
 from .encoding import SHARED
 
 Floats = npt.NDArray[np.float64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 _UNITS = 32
 _SCALE = 1 / 8
@@ -90,6 +92,44 @@ class Policy:
             )
         return odds
 
+    def weights(self) -> Arrays:
+        """Actor and critic, by name."""
+        return {
+            f"{name}.{key}": tensor.numpy().copy()
+            for name, network in self._networks()
+            for key, tensor in network.state_dict().items()
+        }
+
+    def moments(self) -> Arrays:
+        """What the optimisers remember, by name."""
+        return {
+            f"{name}.{number}.{key}": np.array(value)
+            for (name, _), optimiser in zip(self._networks(), self._optimisers, strict=True)
+            for number, kept in optimiser.state_dict()["state"].items()
+            for key, value in kept.items()
+        }
+
+    def load(self, weights: Arrays, moments: Arrays | None = None) -> None:
+        """Go on with what a policy had learned.
+
+        Raises:
+            ValueError: The arrays are not those of a policy.
+        """
+        check_weights(weights)
+        torch = self._torch
+        for (name, network), optimiser in zip(self._networks(), self._optimisers, strict=True):
+            network.load_state_dict(
+                {key: torch.from_numpy(np.array(a)) for key, a in _under(name, weights).items()}
+            )
+            state: dict[int, dict[str, Any]] = {}
+            for text, value in _under(name, moments or {}).items():
+                number, _, key = text.partition(".")
+                state.setdefault(int(number), {})[key] = torch.from_numpy(np.array(value))
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+    def _networks(self) -> tuple[tuple[str, Any], ...]:
+        return ("actor", self._actor), ("critic", self._critic)
+
     def values(self, states: Floats) -> Floats:
         """What the critic expects from points on, shape (n,)."""
         with self._torch.no_grad():
@@ -133,6 +173,28 @@ class Policy:
 
     def _plain(self, values: Floats) -> Any:
         return self._torch.as_tensor(values, dtype=self._torch.float32)
+
+
+def check_weights(weights: Arrays) -> None:
+    """Refuse arrays that `Policy.weights` would not give.
+
+    Raises:
+        ValueError: Some are missing, or have other shapes.
+    """
+    for name, inputs in (("actor", 2 * SHARED), ("critic", SHARED)):
+        shapes = {"0.weight": (_UNITS, inputs), "0.bias": (_UNITS,)}
+        shapes |= {"2.weight": (1, _UNITS), "2.bias": (1,)}
+        found = {key: array.shape for key, array in _under(name, weights).items()}
+        if found != shapes:
+            raise ValueError(f"{name}: expected arrays of {shapes}, got {found}")
+
+
+def _under(name: str, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """The arrays whose names begin with a name, by the rest."""
+    start = f"{name}."
+    return {
+        key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)
+    }
 
 
 def _network(torch: Any, inputs: int) -> Any:

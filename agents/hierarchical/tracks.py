@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,12 @@ from schedenv.space import Point, SearchSpace
 
 from .config import HierarchicalConfig
 from .encoding import Encoding
-from .model import Model
 from .policy import Policy, Steps
 
 Floats = npt.NDArray[np.float64]
+
+Score = Callable[[Sequence[Point]], Floats]
+"""Log seconds of points, lower is better, shape (n,)."""
 
 _REMEMBERED = 20_000
 
@@ -27,14 +29,19 @@ class Walk:
     Attributes:
         visited: The points that tracks went through, in that order, none twice.
         seen: These and all their neighbours.
-        steps: For the policy to learn from; None without a model.
+        steps: For the policy to learn from; None without a score, or if no start has a move.
         ended_early: Tracks that were stopped before the round was over.
+        best: The best score on each track until each step, its start included, shape (steps + 1,
+            starts); constant once a track has ended. Zeros without a score.
+        last: The score where each track ended, shape (starts,).
     """
 
     visited: list[Point]
     seen: list[Point]
     steps: Steps | None
     ended_early: int
+    best: Floats
+    last: Floats
 
 
 class Tracks:
@@ -53,7 +60,7 @@ class Tracks:
     def walk(
         self,
         starts: Sequence[Point],
-        model: Model | None,
+        score: Score | None,
         policy: Policy | None,
         rng: np.random.Generator,
     ) -> Walk:
@@ -61,22 +68,27 @@ class Tracks:
 
         Args:
             starts: Where the tracks begin.
-            model: Predicts the points, whose improvement is the reward; None for no rewards.
+            score: Of the points, whose improvement is the reward; None for no rewards.
             policy: Chooses the moves and judges the tracks; None for moves at random.
             rng: Of the choices.
         """
         config = self._config
-        points = [start for start in starts if self._moves_of(start)]
+        who = np.flatnonzero([bool(self._moves_of(start)) for start in starts])
+        points = [starts[number] for number in who]
         advantages = np.zeros(len(points))
+        last = np.zeros(len(starts)) if score is None else score(starts)
+        best = [last.copy()]
         visited, seen = dict.fromkeys(starts), dict.fromkeys(starts)
         taken: list[_Step] = []
         ended_early = 0
         for number in range(1, config.steps + 1):
             if not points:
                 break
-            step = self._step(points, model, policy, rng)
+            step = self._step(points, last[who], score, policy, rng)
             taken.append(step)
             advantages += step.advantages
+            last[who] = step.scores
+            best.append(np.minimum(best[-1], last))
             for neighbours in step.options:
                 seen.update(dict.fromkeys(neighbours))
             visited.update(dict.fromkeys(step.chosen))
@@ -86,16 +98,18 @@ class Tracks:
                 if count < config.fewest_tracks:
                     ended_early += len(points)
                     break
-                best = np.sort(np.argsort(-advantages, kind="stable")[:count])
+                left = np.sort(np.argsort(-advantages, kind="stable")[:count])
                 ended_early += len(points) - count
-                points, advantages = [points[index] for index in best], advantages[best]
-        steps = _together(taken) if model is not None and taken else None
-        return Walk(list(visited), list(seen), steps, ended_early)
+                points, advantages = [points[index] for index in left], advantages[left]
+                who = who[left]
+        steps = _together(taken) if score is not None and taken else None
+        return Walk(list(visited), list(seen), steps, ended_early, np.stack(best), last)
 
     def _step(
         self,
         points: list[Point],
-        model: Model | None,
+        scores: Floats,
+        score: Score | None,
         policy: Policy | None,
         rng: np.random.Generator,
     ) -> _Step:
@@ -115,9 +129,8 @@ class Tracks:
         noisy = np.where(filled, log_odds + rng.gumbel(size=log_odds.shape), -np.inf)
         actions = noisy.argmax(axis=1)
         chosen = [options[index][action] for index, action in enumerate(actions)]
-        rewards = np.zeros(len(points))
-        if model is not None:
-            rewards = self._scores(points, model) - self._scores(chosen, model)
+        reached = scores if score is None else score(chosen)
+        rewards = scores - reached
         values = np.zeros(len(points))
         targets = rewards
         if policy is not None:
@@ -125,8 +138,9 @@ class Tracks:
             targets = rewards + self._config.discount * policy.values(self._shared(chosen))
         picked = log_odds[np.arange(len(points)), actions]
         return _Step(
-            options, chosen, states, changes, counts, actions, picked, targets, targets - values
-        )
+            options, chosen, reached, states, changes, counts, actions, picked, targets,
+            targets - values,
+        )  # fmt: skip
 
     def _moves_of(self, point: Point) -> list[Point]:
         """The neighbours of a point, remembered: looking for them is what walking costs."""
@@ -139,16 +153,12 @@ class Tracks:
     def _shared(self, points: Sequence[Point]) -> Floats:
         return self._encoding.shared(self._space.encode(points))
 
-    def _scores(self, points: Sequence[Point], model: Model) -> Floats:
-        """Optimistic log seconds."""
-        mean, deviation = model.predict(self._encoding.own(self._space.encode(points)))
-        return mean - self._config.optimism * deviation
-
 
 @dataclass(frozen=True)
 class _Step:
     options: list[list[Point]]
     chosen: list[Point]
+    scores: Floats
     states: Floats
     changes: Floats
     counts: npt.NDArray[np.intp]

@@ -21,7 +21,7 @@ from schedenv.envs.pieces import batched_pieces, keys_of
 from schedenv.envs.schemes import make_scheme
 from schedenv.envs.vector_episodes import Episodes, Info
 from schedenv.envs.vector_make import make_vector_source
-from schedenv.envs.vector_source import Doubles
+from schedenv.envs.vector_source import Doubles, Landscape
 from schedenv.errors import InputError, UnknownNameError
 from schedenv.space.batch import Bools, Indices
 
@@ -138,6 +138,11 @@ class EditVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[An
     def task_names(self) -> tuple[str, ...]:
         """What `reset(options={"task": ...})` takes."""
         return tuple(fact.title for fact in self._source.facts)
+
+    @property
+    def landscapes(self) -> tuple[Landscape, ...]:
+        """The tasks, for those that walk through their spaces themselves."""
+        return tuple(self._source.landscape(task) for task in range(len(self._source.facts)))
 
     @property  # type: ignore[misc]
     def np_random(  # type: ignore[override]

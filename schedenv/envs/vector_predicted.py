@@ -14,7 +14,15 @@ from schedenv.envs.layout import Layout
 from schedenv.envs.rewards import MOST_LOG_SPEEDUP
 from schedenv.envs.state_actions import StateActions
 from schedenv.envs.state_observations import StateObservation
-from schedenv.envs.vector_source import OK, Answers, Doubles, Points, TaskFacts, VectorSource
+from schedenv.envs.vector_source import (
+    OK,
+    Answers,
+    Doubles,
+    Landscape,
+    Points,
+    TaskFacts,
+    VectorSource,
+)
 from schedenv.errors import IllegalPointError, ModelOutputError
 from schedenv.space import Point, SearchSpace, Space
 from schedenv.space.batch import Bools, Indices
@@ -145,6 +153,15 @@ class PredictedSource(VectorSource):
         task = int(self._states.space_of[point[0, 0]])
         (decoded,) = self._spaces[task].decode(self._states.rows(task, point))
         return self._spaces[task].describe(decoded)
+
+    def landscape(self, task: int) -> Landscape:
+        """A space and the model's predictions; see `VectorSource`."""
+        space = self._spaces[task]
+
+        def seconds(points: Sequence[Point]) -> Doubles:
+            return self.evaluate(self._states.points(task, space.encode(points))).seconds
+
+        return Landscape(self.facts[task], space, seconds)
 
     def _scores(self, points: Points) -> Doubles:
         if self._tabulated is not None:

@@ -16,7 +16,15 @@ from schedenv.envs.actions import STOP
 from schedenv.envs.batch_actions import BatchActions
 from schedenv.envs.batch_observations import BatchObservation, Floats
 from schedenv.envs.layout import Layout
-from schedenv.envs.vector_source import STATUSES, Answers, Points, TaskFacts, VectorSource
+from schedenv.envs.vector_source import (
+    STATUSES,
+    Answers,
+    Doubles,
+    Landscape,
+    Points,
+    TaskFacts,
+    VectorSource,
+)
 from schedenv.errors import IllegalPointError
 from schedenv.measure.table import Table
 from schedenv.space import Point
@@ -124,6 +132,17 @@ class RecordedSource(VectorSource):
         """The knobs of a point."""
         task = int(np.searchsorted(self._firsts, point[0], side="right")) - 1
         return self._spaces[task].describe(self._rows[int(point[0])].point)
+
+    def landscape(self, task: int) -> Landscape:
+        """A table without episodes; see `VectorSource`."""
+        space = self._spaces[task]
+        numbers = {point: n for n, point in enumerate(space.points(), int(self._firsts[task]))}
+
+        def seconds(points: Sequence[Point]) -> Doubles:
+            found = self._answers.seconds[[numbers[point] for point in points]]
+            return np.where(np.isnan(found), np.inf, found)
+
+        return Landscape(self.facts[task], space, seconds)
 
 
 def successor_table(batch: BatchPart, actions: BatchActions) -> npt.NDArray[np.int32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from schedenv.envs.batch_observations import Floats
 from schedenv.measure import Status
+from schedenv.space import Point, SearchSpace
 from schedenv.space.batch import Bools, Indices
 
 Points = npt.NDArray[np.int32]
@@ -61,6 +62,22 @@ class Answers:
     seconds: Doubles
     status: npt.NDArray[np.int8]
     spent_s: Doubles
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A task for those that walk through its space themselves.
+
+    Attributes:
+        facts: Of the task.
+        space: Its points.
+        seconds: What points take, in the unit of `facts.baseline_s`, infinite for one that fails,
+            shape (n,).
+    """
+
+    facts: TaskFacts
+    space: SearchSpace
+    seconds: Callable[[Sequence[Point]], Doubles]
 
 
 class VectorSource(abc.ABC):
@@ -115,3 +132,7 @@ class VectorSource(abc.ABC):
     @abc.abstractmethod
     def describe(self, point: Points) -> str:
         """A point, shape (1, ...), as a person would read it."""
+
+    @abc.abstractmethod
+    def landscape(self, task: int) -> Landscape:
+        """A task, for those that need no episodes."""

@@ -18,7 +18,8 @@ from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import Result
 from schedenv.measure.shared import Bench
 from schedenv.networks.scheduler import Scheduler, TaskState
-from schedenv.space import UNTUNED, Space
+from schedenv.space import UNTUNED, Point, Space
+from schedenv.space.carry import carried, distance
 from schedenv.tasks import Task
 from schedenv.tasks.networks.network import Network
 from schedenv.tuning.agent import Agent, make_agent
@@ -41,6 +42,9 @@ its own, and as long as all the tuned kernels together.
 _HOPELESS = 3
 """Slices without any valid candidate after which a task is given up."""
 
+_HINTS = 4
+"""Tasks whose best points are carried to one that begins, and measured before its agent's."""
+
 
 class Slice(msgspec.Struct, frozen=True):
     """One slice of the budget, as `slices.jsonl` keeps it.
@@ -52,6 +56,7 @@ class Slice(msgspec.Struct, frozen=True):
         seconds: What it took, everything included.
         best_s: Best seconds a call after it; None if nothing valid is known.
         finished: Whether the agent had nothing more to ask.
+        hints: Points of similar tasks that the first slice began with, as text.
     """
 
     task: str
@@ -60,6 +65,7 @@ class Slice(msgspec.Struct, frozen=True):
     seconds: float
     best_s: float | None
     finished: bool = False
+    hints: tuple[str, ...] = ()
 
 
 class SliceBudget(Budget):
@@ -81,6 +87,8 @@ class TunedKernel:
         state: What the scheduler knows of it.
         trials: Candidates measured.
         best: The fastest verified result; None before there is one.
+        hints: What the agent is told first; None before the first slice.
+        agent_knows: Whether it was told them.
     """
 
     task: Task
@@ -89,6 +97,8 @@ class TunedKernel:
     state: TaskState
     trials: int = 0
     best: Result | None = None
+    hints: tuple[Point, ...] | None = None
+    agent_knows: bool = False
 
 
 @dataclass
@@ -183,10 +193,14 @@ class Search:
                 if kernel.state.calls * untuned_s < _NEGLIGIBLE * self._known_s:
                     elapsed_s = time.monotonic() - start_s
                     return Slice(name, untuned_s, 0, elapsed_s, None, finished=True)
+            if kernel.hints is None:
+                kernel.hints = self._hints(name)
             loop = Loop(
                 kernel.task, kernel.space, kernel.agent, measurer, self.store, budget,
                 self.hardware, batch=SLICE_TRIALS,
+                hints=() if kernel.agent_knows else kernel.hints,
             )  # fmt: skip
+            kernel.agent_knows = True
             before = budget.used_trials
             budget.trials = before + SLICE_TRIALS
             self.interrupted_by = run_interruptibly(loop)
@@ -200,10 +214,27 @@ class Search:
             time.monotonic() - start_s,
             None if kernel.best is None else kernel.best.estimate_s,
             finished=trials < SLICE_TRIALS and budget.elapsed_s < seconds,
+            hints=() if kernel.state.best_s else tuple(map(str, kernel.hints)),
         )
 
+    def _hints(self, name: str) -> tuple[Point, ...]:
+        """The best points of the tasks that are most like one, carried to its space."""
+        kernel = self.kernels[name]
+        near: list[tuple[float, str, Point]] = []
+        for other_name, other in self.kernels.items():
+            if other_name == name or other.best is None or not other.state.best_s:
+                continue
+            sketch = other.space.sketches[other.best.point.sketch]
+            point = carried(other.best.point, sketch, kernel.space)
+            if point is not None:
+                near.append((distance(sketch, kernel.space.sketches[point.sketch]), other_name, point))
+        return tuple(dict.fromkeys(point for _, _, point in sorted(near)[:_HINTS]))
+
     def _note(self, part: Slice) -> None:
-        state = self.kernels[part.task].state
+        kernel = self.kernels[part.task]
+        if kernel.hints is None:
+            kernel.hints = tuple(map(Point.parse, part.hints))
+        state = kernel.state
         state.untuned_s = part.untuned_s
         best_s = state.now_s if part.best_s is None else min(part.best_s, state.now_s)
         state.best_s.append(best_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from schedenv.training.rollout import Rollout, roll_out
 from schedenv.training.sources import Sources
 
 EPISODES = 64
-_SEED = 20_260_101
+SEED = 20_260_101
 """Of the starts; not the training's, and the same in every evaluation."""
 
 
@@ -37,20 +37,36 @@ class Evaluator:
         """Play and summarise.
 
         Returns:
-            `env/evaluated_geomean_speedup`, `env/evaluated_failure_rate` and, where optima are
-            known, `env/evaluated_share_of_optimum`; the same with `held_out`; and for every task
-            `task/NAME/geomean_speedup` and `task/NAME/share_of_optimum`.
+            As `scalars` gives them.
         """
-        scalars: dict[str, float] = {}
-        for group, envs in self._groups.items():
-            rollouts = [roll_out(policy, envs, task, seed=_SEED) for task in envs.task_names]
-            for rollout in rollouts:
-                scalars[f"task/{rollout.task}/geomean_speedup"] = rollout.geomean_speedup
-                share = rollout.share()
-                if share is not None:
-                    scalars[f"task/{rollout.task}/share_of_optimum"] = share
-            scalars |= {f"env/{group}_{name}": value for name, value in summary(rollouts).items()}
-        return scalars
+        return scalars(
+            {
+                group: [roll_out(policy, envs, task, seed=SEED) for task in envs.task_names]
+                for group, envs in self._groups.items()
+            }
+        )
+
+
+def scalars(groups: Mapping[str, Sequence[Rollout]]) -> dict[str, float]:
+    """What is logged of an evaluation.
+
+    Args:
+        groups: One rollout a task: `evaluated`, what is learned, and perhaps `held_out`.
+
+    Returns:
+        `env/evaluated_geomean_speedup`, `env/evaluated_failure_rate` and, where optima are known,
+        `env/evaluated_share_of_optimum`; the same with `held_out`; and for every task
+        `task/NAME/geomean_speedup` and `task/NAME/share_of_optimum`.
+    """
+    found: dict[str, float] = {}
+    for group, rollouts in groups.items():
+        for rollout in rollouts:
+            found[f"task/{rollout.task}/geomean_speedup"] = rollout.geomean_speedup
+            share = rollout.share()
+            if share is not None:
+                found[f"task/{rollout.task}/share_of_optimum"] = share
+        found |= {f"env/{group}_{name}": value for name, value in summary(rollouts).items()}
+    return found
 
 
 def summary(rollouts: Sequence[Rollout]) -> dict[str, float]:

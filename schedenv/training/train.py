@@ -26,7 +26,6 @@ from schedenv.errors import (
 from schedenv.training import checkpoint
 from schedenv.training.checkpoint import CheckpointInfo, Spaces
 from schedenv.training.counting import CountingEnvs
-from schedenv.training.evaluation import Evaluator
 from schedenv.training.scalars import ScalarLog
 from schedenv.training.sources import Sources
 from schedenv.training.trainer import Trainer, diverged, find_trainer, read_settings
@@ -189,7 +188,7 @@ class _Run:
         self, request: Request, info: CheckpointInfo, trainer: Trainer, envs: CountingEnvs
     ) -> None:
         self._request, self._info, self._trainer, self._envs = request, info, trainer, envs
-        self._evaluate = Evaluator(request.sources, request.max_steps)
+        self._evaluate = trainer.make_evaluator(request.sources, request.max_steps)
         self._log = ScalarLog(request.out / TENSORBOARD, trainer.steps)
         self._used_s = info.seconds
         self._start_s = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,6 +15,7 @@ from schedenv.tuning.agent import Agent, TuningContext
 
 if TYPE_CHECKING:
     from schedenv.training.checkpoint import TrainedPolicy
+    from schedenv.training.sources import Sources
 
 ENTRY_POINT_GROUP = "schedenv.trainers"
 
@@ -85,6 +86,23 @@ class Trainer(abc.ABC):
         Raises:
             ValueError: They are not what `weights` gives.
         """
+
+    @classmethod
+    def make_evaluator(
+        cls, sources: Sources, max_steps: int
+    ) -> Callable[[Policy], dict[str, float]]:
+        """What judges a policy while it is trained; plays greedy episodes unless overridden.
+
+        Args:
+            sources: What is learned, and what is held out.
+            max_steps: Steps of an episode.
+
+        Returns:
+            A function from a policy to the scalars of `schedenv.training.evaluation.scalars`.
+        """
+        from schedenv.training.evaluation import Evaluator
+
+        return Evaluator(sources, max_steps)
 
     @classmethod
     def make_agent(

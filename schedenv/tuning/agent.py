@@ -40,7 +40,8 @@ class Agent(Protocol):
     def tell(self, results: Sequence[Result]) -> None:
         """The results of the points last asked for, in the same order.
 
-        The last time, when the trials end within them, only of the first ones.
+        The last time, when the trials end within them, only of the first ones. Before it is asked
+        for any, an agent may be told the results of points that did well on a similar task.
         """
         ...
 

@@ -84,6 +84,7 @@ class Loop:
         hardware: For the conditions stored with each result.
         on_progress: Called after every result.
         batch: Points asked for at once.
+        hints: Legal points to be measured, and told to the agent, before it is asked for any.
     """
 
     def __init__(
@@ -97,8 +98,9 @@ class Loop:
         hardware: Hardware,
         on_progress: Callable[[Progress], None] | None = None,
         batch: int = BATCH,
+        hints: Sequence[Point] = (),
     ) -> None:
-        self._batch = batch
+        self._batch, self._hints = batch, hints
         self._task, self._space, self._agent = task, space, agent
         self._measurer, self._store, self._budget = measurer, store, budget
         self._on_progress = on_progress or (lambda _: None)
@@ -135,6 +137,8 @@ class Loop:
             StoreError: A result cannot be stored.
         """
         self._budget.start()
+        if self._hints and not self._budget.exhausted:
+            self._serve(self._hints)
         fruitless = 0
         while not self._budget.exhausted and fruitless < _FRUITLESS_ASKS:
             # Never asked for fewer when the trials run short: a run that goes on with more of them

@@ -72,6 +72,15 @@ def test_it_asks_for_legal_points_and_at_most_as_many_as_wanted(
             assert [tiny_space.explain_illegal(point) for point in points] == [None] * len(points)
 
 
+@pytest.mark.parametrize("judge", [judged, refused])
+def test_it_may_be_told_of_points_before_it_is_asked(
+    name: str, judge: Callable[[Point], Result], tiny_space: Space
+) -> None:
+    agent = make_agent(name, tiny_space, 0)
+    agent.tell([judge(point) for point in tiny_space.neighbours(tiny_space.default())[:3]])
+    assert len(asked_by(agent, judged, 3)) == 3
+
+
 @pytest.mark.parametrize("judge", [judged, partly_refused])
 def test_it_asks_the_same_again_for_the_same_seed_and_results(
     name: str, judge: Callable[[Point], Result], tiny_space: Space

@@ -8,6 +8,9 @@ from schedenv.errors import InputError, UnknownNameError
 from schedenv.training import find_trainer, trainer_names
 from schedenv.training.trainer import read_settings
 
+SEARCH_ONLY = {"hierarchical"}
+"""Trainers of policies that guide a search and take no actions in an environment."""
+
 DEFAULTS = {"width": 128, "gamma": 0.99, "activation": "tanh"}
 
 
@@ -31,7 +34,18 @@ def test_every_trainer_learns_and_goes_on_from_its_own_arrays(name: str) -> None
     for mine, theirs in ((second.weights(), first.weights()), (second.state(), first.state())):
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
-    policy = trainer_class.make_policy(first.weights())
+    with pytest.raises(ValueError, match=r"."):
+        trainer_class.make_policy({})
+    second.learn()
+    assert second.steps > first.steps
+
+
+@pytest.mark.parametrize("name", sorted({*trainer_names()} - SEARCH_ONLY))
+def test_a_policy_acts_in_environments(name: str) -> None:
+    trainer_class = find_trainer(name)
+    envs = EditVectorEnv(4, reward="recorded", table="gmm", autoreset_mode="same_step")
+    trainer = trainer_class(envs, 0, {**trainer_class.defaults, "environments": 4})
+    policy = trainer_class.make_policy(trainer.weights())
     rng = np.random.default_rng(0)
     observations, _ = envs.reset(seed=0)
     for draw in (None, rng, None, rng):
@@ -39,10 +53,6 @@ def test_every_trainer_learns_and_goes_on_from_its_own_arrays(name: str) -> None
         actions = policy.act(observations, masks, draw)
         assert masks[np.arange(4), actions].all()
         observations, *_ = envs.step(actions)
-    with pytest.raises(ValueError, match=r"."):
-        trainer_class.make_policy({})
-    second.learn()
-    assert second.steps > first.steps
 
 
 def test_an_agent_that_cannot_be_trained_is_refused() -> None:

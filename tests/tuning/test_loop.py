@@ -51,6 +51,7 @@ class Bench:
         trials: int,
         store: RecordStore,
         on_progress: Callable[[Progress], None] | None = None,
+        hints: Sequence[Point] = (),
     ) -> Loop:
         return Loop(
             self.task,
@@ -61,6 +62,7 @@ class Bench:
             Budget(trials=trials),
             self.hardware,
             on_progress,
+            hints=hints,
         )
 
     def run(
@@ -100,6 +102,30 @@ def test_the_agent_is_told_every_result_in_the_order_it_asked(
     assert [r.samples_s for r in agent.told[0]] == [ok(p, bowl(p)).samples_s for p in points[:5]]
     assert progress.counts == {Status.OK: 8}
     assert progress.repeats == 0
+
+
+def test_hints_are_measured_and_told_before_the_agent_is_asked(
+    bench: Bench, points: list[Point]
+) -> None:
+    agent = Scripted([points[2:5]])
+    with RecordStore(bench.path, bench.hardware.fingerprint) as store:
+        progress = bench.loop(agent, 100, store, hints=points[:2]).run()
+    assert [[r.point for r in told] for told in agent.told] == [points[:2], points[2:5]]
+    assert progress.counts == {Status.OK: 5}
+    # A run that goes on is told the same, and measures nothing again.
+    again = Scripted([points[2:5]])
+    with RecordStore(bench.path, bench.hardware.fingerprint) as store:
+        bench.loop(again, 100, store, hints=points[:2]).run()
+    assert again.told == agent.told
+    assert len(bench.measurer.measured) == 5
+
+
+def test_hints_count_as_trials(bench: Bench, points: list[Point]) -> None:
+    agent = Scripted([points[3:6]])
+    with RecordStore(bench.path, bench.hardware.fingerprint) as store:
+        bench.loop(agent, 2, store, hints=points[:3]).run()
+    assert bench.measurer.measured == points[:2]
+    assert agent.counts == []
 
 
 def test_one_program_asked_for_twice_in_a_batch_is_measured_once(
