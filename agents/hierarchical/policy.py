@@ -103,7 +103,7 @@ class Policy:
     def moments(self) -> Arrays:
         """What the optimisers remember, by name."""
         return {
-            f"{name}.{number}.{key}": np.array(value)
+            f"{name}.{number}.{key}": value.numpy().copy()
             for (name, _), optimiser in zip(self._networks(), self._optimisers, strict=True)
             for number, kept in optimiser.state_dict()["state"].items()
             for key, value in kept.items()

@@ -74,7 +74,7 @@ class Tracks:
         """
         config = self._config
         who = np.flatnonzero([bool(self._moves_of(start)) for start in starts])
-        points = [starts[number] for number in who]
+        points = [starts[number] for number in who.tolist()]
         advantages = np.zeros(len(points))
         last = np.zeros(len(starts)) if score is None else score(starts)
         best = [last.copy()]

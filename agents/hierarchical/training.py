@@ -149,6 +149,7 @@ class TrackPolicy:
         Raises:
             InputError: Always.
         """
+        del observations, masks, rng
         raise InputError(
             "a checkpoint of the agent hierarchical moves the tracks of its own search and takes "
             "no actions in an environment; tune with it, or train with --agent ppo"

@@ -111,7 +111,7 @@ class Builder:
         lowered = job.lowered
         assert lowered is not None
         if job.result is not None:
-            # The incumbent, built again because its worker is gone.
+            # The yardstick, built again because its worker is gone.
             return False
         known = self._known.find(lowered.program, lowered.code)
         if known is not None:
@@ -130,7 +130,7 @@ class Builder:
         enough = len(self._lowered_s) >= _ENOUGH_LOWERED
         usual_s = statistics.median(self._lowered_s) if enough else math.inf
         self._lowered_s.append(lowered_s)
-        # The incumbent, built again, is needed at once.
+        # The yardstick, built again, is needed at once.
         if job.giant_s is not None or job.result is not None:
             return False
         if lowered_s <= max(_GIANT * usual_s, _LEAST_GIANT_S):

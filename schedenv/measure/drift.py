@@ -1,4 +1,4 @@
-"""How much of the incumbent's slowdown is the machine's, and thus any other candidate's as well."""
+"""How much of the yardstick's slowdown is the machine's, and thus any other candidate's as well."""
 
 from __future__ import annotations
 

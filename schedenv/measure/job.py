@@ -82,10 +82,14 @@ class Job:
         return tuple(drift or 1.0 for look, drift in self.looks for _ in look.samples_s)
 
     def estimate_s(self, first: int) -> float:
-        """Median of the looks' estimates at the incumbent's speed, from look `first` on."""
-        return statistics.median(
+        """Median of `estimates_s`."""
+        return statistics.median(self.estimates_s(first))
+
+    def estimates_s(self, first: int) -> list[float]:
+        """Each look's estimate, at the speed of the yardstick's, from look `first` on."""
+        return [
             robust_estimate(look.samples_s) / (drift or 1.0) for look, drift in self.looks[first:]
-        )
+        ]
 
 
 @dataclass
@@ -109,7 +113,7 @@ class Batch:
     def finish(self, job: Job, result: Result) -> None:
         """Give a job its final result.
 
-        The incumbent, built again because its worker died, is no job of the batch and has one.
+        The yardstick, built again because its worker died, is no job of the batch and has one.
         """
         if not any(member is job for member in self.jobs):
             return

@@ -25,7 +25,7 @@ from schedenv.measure.nursery import Nursery
 from schedenv.measure.pool import Limits, WorkerPool
 from schedenv.measure.process import Spawn
 from schedenv.measure.result import Result
-from schedenv.measure.running import Runner
+from schedenv.measure.running import OUTDATED, Runner
 from schedenv.measure.scratch import make_scratch
 from schedenv.measure.shared import Bench
 from schedenv.measure.timing import calls_per_sample
@@ -37,7 +37,7 @@ _ROUND = 64
 """Candidates built before any of them is run."""
 
 _FIRST_ROUND = 4
-"""The same while there is no incumbent to time them against."""
+"""The same while there is no yardstick to time them against."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,8 @@ class LocalMeasurer:
             WorkerError: Workers cannot be started.
         """
         batch = self._new_batch(points, incumbent_s, on_result)
-        best = self._runner.incumbent
-        best_s = best.result.estimate_s if best is not None and best.result is not None else None
-        batch.bar_s = min((s for s in (incumbent_s, best_s) if s is not None), default=None)
+        known_s = (incumbent_s, self._runner.best_s)
+        batch.bar_s = min((s for s in known_s if s is not None), default=None)
         self._work(batch)
         for job in batch.jobs:
             if job.result is not None and not job.result.repeated:
@@ -143,11 +142,14 @@ class LocalMeasurer:
         """Take over the results of an earlier run; see `schedenv.measure.measurer.Measurer`."""
         for result in results:
             self._known.add(result)
-        timed = [result for result in results if result.estimate_s is not None]
+        timed = [(result.estimate_s, result) for result in results if result.estimate_s is not None]
         if timed:
-            best = min(timed, key=lambda result: result.estimate_s or 0.0)
-            self._runner.incumbent = self._new_batch([best.point], None, None).jobs[0]
-            self._runner.incumbent.result = best
+            best_s = min(estimate_s for estimate_s, _ in timed)
+            # The first good one, as in the earlier run, not the one that was luckiest.
+            good = next(result for estimate_s, result in timed if estimate_s <= OUTDATED * best_s)
+            yardstick = self._new_batch([good.point], None, None).jobs[0]
+            yardstick.result = good
+            self._runner.remember(yardstick, best_s)
 
     def load(self, points: Sequence[Point]) -> list[Loaded]:
         """Build, verify and time points, and keep them loaded, so that samples can be taken.
@@ -155,7 +157,7 @@ class LocalMeasurer:
         Meant for a fresh measurer with one worker. What was loaded before is forgotten; equal
         points are loaded as often as they are given.
         """
-        self._runner.incumbent = None
+        self._runner.remember(None, None)
         self._forget_jobs()
         batch = self._new_batch(points, None, None)
         self._work(batch, distinct=False)
@@ -206,20 +208,20 @@ class LocalMeasurer:
     def _work(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build and run until every job has a result."""
         while unfinished := batch.unfinished():
-            # In rounds: the first gives an incumbent to time the others against.
-            incumbent = self._runner.incumbent
-            size = _FIRST_ROUND if incumbent is None else _ROUND
+            # In rounds: the first gives a yardstick to time the others against.
+            yardstick = self._runner.yardstick
+            size = _FIRST_ROUND if yardstick is None else _ROUND
             # Giants have a round of their own, when all others are timed.
             ordinary = [job for job in unfinished if job.giant_s is None]
             batch.pending.extend((ordinary or unfinished)[:size] if distinct else unfinished)
-            if incumbent is not None and not incumbent.held_by(self._live.workers):
-                incumbent.forget_build()
-                batch.pending.append(incumbent)
+            if yardstick is not None and not yardstick.held_by(self._live.workers):
+                yardstick.forget_build()
+                batch.pending.append(yardstick)
             with self._turns.building():
                 self._builder.build_all(batch, distinct=distinct)
-            if incumbent is not None and not incumbent.held_by(self._live.workers):
+            if yardstick is not None and not yardstick.held_by(self._live.workers):
                 # It cannot be built any more; the next good candidate takes its place.
-                self._runner.incumbent = None
+                self._runner.yardstick = None
             with self._turns.timing():
                 self._runner.run_all(batch)
         answer_twins(batch)
@@ -268,8 +270,8 @@ class LocalMeasurer:
         return path
 
     def _forget_jobs(self) -> None:
-        """Free the kernels that idle workers hold, the incumbent's apart."""
-        keep = self._runner.incumbent.id if self._runner.incumbent is not None else None
+        """Free the kernels that idle workers hold, the yardstick's apart."""
+        keep = self._runner.yardstick.id if self._runner.yardstick is not None else None
         for worker in self._live.workers:
             if not worker.busy:
                 worker.ask(messages.Drop(keep), self._limits.start_s)

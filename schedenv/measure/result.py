@@ -49,14 +49,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         status: How it ended.
         reason: Why, in words; None when `status` is OK.
         samples_s: Every timed sample, seconds a call, as the clock gave it, in the order taken.
-        drifts: For each sample, how much slower than its own estimate the incumbent ran in the
-            same moment; empty if there was no incumbent to compare with.
+        drifts: For each sample, how much slower than its own estimate the yardstick (a good
+            candidate, see `schedenv.measure.running`) ran in the same moment; empty if there was
+            none to compare with.
         slowdowns: How much slower than undisturbed the reference kernel was just before the
             candidate was timed; shows how busy the machine was.
         estimate_s: `robust_estimate` of the corrected samples; of a candidate close to the
-            incumbent, the median over several turns of the two. None unless `status` is OK.
+            fastest one, the median over several turns beside the yardstick. None unless `status`
+            is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
-            the incumbent; the estimate is then rough.
+            the fastest one; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if
             the candidate was not verified.
         program: Structural hash of the scheduled program; None if it could not be applied.
@@ -92,7 +94,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def corrected_s(self) -> tuple[float, ...]:
-        """The samples at the speed that the machine had when the incumbent was estimated."""
+        """The samples at the speed that the machine had when the yardstick was estimated."""
         if not self.drifts:
             return self.samples_s
         return tuple(s / drift for s, drift in zip(self.samples_s, self.drifts, strict=True))

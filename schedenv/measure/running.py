@@ -1,14 +1,19 @@
 """Verify and time built candidates, one at a time, and let the best of them take turns.
 
 The speed of a shared machine drifts by half within seconds, so a time alone says little about
-which of two candidates is faster. Hence the incumbent stays loaded and runs again right before
-each candidate; its slowdown against its own estimate gives the drift that the candidate's samples
-are divided by (see `schedenv.measure.drift`).
+which of two candidates is faster. Hence one good candidate, the yardstick, stays loaded and runs
+again right before each other one; its slowdown against its own estimate gives the drift that the
+other's samples are divided by (see `schedenv.measure.drift`).
+
+The yardstick is not the fastest candidate. What is chosen for being fast was also lucky; measuring
+by it would lend its luck to all that follow, the luckiest of which would be chosen next, and
+within a hundred trials estimates would lie below half of what the clock ever showed.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 
 import msgspec
@@ -21,15 +26,22 @@ from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.result import Result, Status, robust_estimate
 from schedenv.measure.timing import CLOSE_FACTOR, Look
 
+OUTDATED = 1.3
+"""A yardstick is replaced when the fastest candidate is so many times faster."""
+
 _TURNS = 3
+_LEADERS_TURNS = 5
+_MOST_TURNS = 9
+_AGREEMENT = 0.05
+_CONFIRMED = 0.9
 _DRIFT_LASTS_S = 0.25
 _SLOWEST_ESTIMATE = 0.4
-_LONGEST_INCUMBENT_CALL_S = 0.02
+_LONGEST_YARDSTICK_CALL_S = 0.02
 _UNKNOWN_CALL_S = 1e-3
 
 
 class Runner:
-    """Runs the jobs of batches and keeps the fastest of them loaded.
+    """Runs the jobs of batches and keeps one of the fast ones loaded, as the yardstick.
 
     Args:
         pool: The workers that built them.
@@ -37,7 +49,8 @@ class Runner:
         floor_s: Seconds below which a measurement cannot be true.
 
     Attributes:
-        incumbent: The fastest job so far; None before there is one.
+        yardstick: The job that the others are compared with; None before there is one.
+        best_s: Estimate of the fastest job so far; None before there is one.
     """
 
     def __init__(self, pool: WorkerPool, limits: Limits, floor_s: float) -> None:
@@ -45,7 +58,13 @@ class Runner:
         self._drift: tuple[float, float] | None = None
         self._followed = Drift()
         self._anchor_s: float | None = None
-        self.incumbent: Job | None = None
+        self.yardstick: Job | None = None
+        self.best_s: float | None = None
+
+    def remember(self, yardstick: Job | None, best_s: float | None) -> None:
+        """Compare what follows with this job, or with nothing yet."""
+        self.yardstick, self.best_s = yardstick, best_s
+        self._drift, self._anchor_s, self._followed = None, None, Drift()
 
     def run_all(self, batch: Batch) -> None:
         """Verify and time every built job, then compare those close to the fastest."""
@@ -61,7 +80,7 @@ class Runner:
         for job in contenders:
             assert job.result is not None
             batch.finish(job, job.result)
-        self._crown(contenders)
+        self._note_best(contenders)
 
     # -- one candidate --------------------------------------------------------------------------
 
@@ -70,7 +89,7 @@ class Runner:
         drift = self._drift_now()
         worker = job.worker
         if worker is None or not job.held_by(self._pool.workers):
-            # Its worker died of the incumbent just now; it is built again.
+            # Its worker died of the yardstick just now; it is built again.
             job.forget_build()
             return
         limit_s = self._limits.run_s(batch.bar_s)
@@ -135,22 +154,21 @@ class Runner:
             )
         return None
 
-    # -- the incumbent --------------------------------------------------------------------------
+    # -- the yardstick --------------------------------------------------------------------------
 
     def _drift_now(self) -> float | None:
-        """What to divide samples of this moment by; None if the incumbent cannot be asked."""
-        incumbent = self.incumbent
-        if incumbent is None or not incumbent.held_by(self._pool.workers):
+        """What to divide samples of this moment by; None if the yardstick cannot be asked."""
+        yardstick = self.yardstick
+        if yardstick is None or not yardstick.held_by(self._pool.workers):
             return None
-        assert incumbent.result is not None
-        estimate_s = self._anchor_s or incumbent.result.estimate_s
-        if estimate_s is None or estimate_s > _LONGEST_INCUMBENT_CALL_S:
+        estimate_s = self._anchor_s or _estimate_s(yardstick)
+        if estimate_s > _LONGEST_YARDSTICK_CALL_S:
             return None
         if self._drift is None or time.monotonic() > self._drift[1]:
-            looked = self._look(incumbent, estimate_s)
+            looked = self._look(yardstick, estimate_s)
             if looked is None:
                 # Whatever is wrong with it now, it must not cost another worker.
-                self.incumbent = None
+                self.yardstick = None
                 return None
             now_s = robust_estimate(looked.look.samples_s)
             if now_s < _SLOWEST_ESTIMATE * estimate_s:
@@ -162,33 +180,70 @@ class Runner:
         return self._drift[0]
 
     def _take_turns(self, contenders: list[Job]) -> None:
-        """Time contenders again, at several moments, each beside the incumbent.
+        """Time contenders again, at several moments, each beside the yardstick.
 
         The first look chose them and so flatters them; their estimates come from the turns alone.
+        Whoever leads has more of them, until they agree: a burst of noise that hits the yardstick
+        alone makes the job after it look twice as fast.
         """
-        undecided = len(contenders) > (self.incumbent is None)
-        for _ in range(_TURNS if undecided else 0):
-            for job in contenders:
-                result = job.result
-                assert result is not None
-                if not job.held_by(self._pool.workers):
-                    continue
-                self._drift = None
-                drift = self._drift_now()
-                looked = self._look(job, result.estimate_s or 0.0)
-                if looked is not None:
-                    job.looks.append((looked.look, drift))
-                    job.result = _with_looks(job, result, looked.run_s)
+        if len(contenders) <= (self.yardstick is None):
+            return
+        for turn in range(_MOST_TURNS):
+            leader = min(contenders, key=_estimate_s)
+            if turn >= _TURNS and not self._leads(leader):
+                break
+            if turn >= _LEADERS_TURNS and _agree(leader):
+                break
+            for job in contenders if turn < _TURNS else [leader]:
+                self._take_turn(job)
 
-    def _crown(self, contenders: list[Job]) -> None:
-        """Make the fastest contender the incumbent, if it is faster."""
+    def _leads(self, job: Job) -> bool:
+        return self.best_s is None or _estimate_s(job) < self.best_s
+
+    def _take_turn(self, job: Job) -> None:
+        result = job.result
+        assert result is not None
+        if not job.held_by(self._pool.workers):
+            return
+        self._drift = None
+        drift = self._drift_now()
+        looked = self._look(job, result.estimate_s or 0.0)
+        if looked is not None:
+            job.looks.append((looked.look, drift))
+            job.result = _with_looks(job, result, looked.run_s)
+
+    def _note_best(self, contenders: list[Job]) -> None:
+        """Note the fastest contender; make it the yardstick if that is missing or outdated."""
         held = [job for job in contenders if job.held_by(self._pool.workers)]
-        rivals = [*held, *([self.incumbent] if self.incumbent is not None else [])]
-        if rivals:
-            fastest = min(rivals, key=_estimate_s)
-            if fastest is not self.incumbent:
-                self.incumbent, self._drift, self._anchor_s = fastest, None, None
-                self._followed = Drift()
+        if not held:
+            return
+        fastest = min(held, key=_estimate_s)
+        self.best_s = min(_estimate_s(fastest), self.best_s or math.inf)
+        yardstick = self.yardstick
+        if yardstick is None or not yardstick.held_by(self._pool.workers):
+            self.yardstick, self._drift, self._anchor_s = fastest, None, None
+            self._followed = Drift()
+        elif _estimate_s(fastest) < (self._anchor_s or _estimate_s(yardstick)) / OUTDATED:
+            self._hand_over(yardstick, fastest)
+
+    def _hand_over(self, old: Job, new: Job) -> None:
+        """Replace the yardstick by one that is much faster, and not by luck.
+
+        The two are timed beside each other, for the new one was chosen by its times so far.
+        """
+        old_s = self._anchor_s or _estimate_s(old)
+        olds_s: list[float] = []
+        news_s: list[float] = []
+        for _ in range(_MOST_TURNS):
+            before, after = self._look(old, old_s), self._look(new, _estimate_s(new))
+            if before is None or after is None:
+                self.yardstick = None
+                return
+            olds_s += before.look.samples_s
+            news_s += after.look.samples_s
+        ratio = robust_estimate(news_s) / robust_estimate(olds_s)
+        if ratio < _CONFIRMED:
+            self.yardstick, self._drift, self._anchor_s = new, None, old_s * ratio
 
     def _look(self, job: Job, call_s: float) -> messages.Looked | None:
         """Time a loaded job once more; None if its worker failed, which is then replaced.
@@ -215,6 +270,15 @@ def _with_looks(job: Job, result: Result, run_s: float) -> Result:
         estimate_s=job.estimate_s(first=1),
         phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
     )
+
+
+def _agree(job: Job) -> bool:
+    """Whether most of a job's turns have brought about the same."""
+    logs = [math.log(estimate_s) for estimate_s in job.estimates_s(first=1)]
+    if not logs:
+        return True
+    middle = statistics.median(logs)
+    return statistics.median(abs(log - middle) for log in logs) <= _AGREEMENT
 
 
 def _estimate_s(job: Job) -> float:

@@ -227,7 +227,9 @@ class Search:
             sketch = other.space.sketches[other.best.point.sketch]
             point = carried(other.best.point, sketch, kernel.space)
             if point is not None:
-                near.append((distance(sketch, kernel.space.sketches[point.sketch]), other_name, point))
+                near.append(
+                    (distance(sketch, kernel.space.sketches[point.sketch]), other_name, point)
+                )
         return tuple(dict.fromkeys(point for _, _, point in sorted(near)[:_HINTS]))
 
     def _note(self, part: Slice) -> None:

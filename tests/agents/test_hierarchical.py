@@ -12,7 +12,7 @@ from schedenv_agents.hierarchical.bandit import SlidingWindowBandit
 from schedenv_agents.hierarchical.encoding import Encoding
 from schedenv_agents.hierarchical.model import Model
 from schedenv_agents.hierarchical.policy import Policy
-from schedenv_agents.hierarchical.tracks import Tracks
+from schedenv_agents.hierarchical.tracks import Score, Tracks
 
 from schedenv.measure.table import Table
 from schedenv.measure.table_file import read_table, shipped_tables
@@ -101,6 +101,11 @@ def test_points_are_equal_in_own_coordinates_only_if_they_are_equal(
     assert (one == other).all() == (points[0] == points[1])
 
 
+def predicted(model: Model, encoding: Encoding, space: Space) -> Score:
+    """What the model expects of points."""
+    return lambda points: model.predict(encoding.own(space.encode(points)))[0]
+
+
 class TestTracks:
     def test_every_step_is_a_legal_move_and_hopeless_tracks_end_early(
         self, tiny_space: Space
@@ -111,8 +116,13 @@ class TestTracks:
         features = encoding.own(tiny_space.encode(starts))
         model = Model(features, rng.uniform(1, 2, len(starts)))
         config = replace(PLAIN, steps=8, stop_every=2, fewest_tracks=4)
-        walk = Tracks(tiny_space, encoding, config).walk(starts, model, Policy(config, seed=0), rng)
+        score = predicted(model, encoding, tiny_space)
+        walk = Tracks(tiny_space, encoding, config).walk(starts, score, Policy(config, seed=0), rng)
         assert walk.ended_early == 16
+        assert walk.best.shape == (7, 16)
+        assert (walk.best[0] == score(starts)).all()
+        assert (np.diff(walk.best, axis=0) <= 0).all()
+        assert (walk.last >= walk.best[-1]).all()
         assert walk.steps is not None
         assert len(walk.steps.states) == 2 * (16 + 8 + 4)
         assert all(tiny_space.is_legal(point) for point in walk.seen)
@@ -129,9 +139,10 @@ class TestPolicy:
         model = Model(encoding.own(rows), np.exp(-encoding.own(rows)[:, -8:].sum(axis=1)))
         config = replace(PLAIN, adaptive_stop=False, optimism=0.0, discount=0.0, steps=2)
         tracks, policy = Tracks(tiny_space, encoding, config), Policy(config, seed=0)
+        score = predicted(model, encoding, tiny_space)
 
         def reward() -> float:
-            walk = tracks.walk(starts, model, policy, rng)
+            walk = tracks.walk(starts, score, policy, rng)
             assert walk.steps is not None
             policy.learn(walk.steps)
             return float(walk.steps.targets.mean())

@@ -1,11 +1,11 @@
-"""How much of the incumbent's slowdown is the machine's."""
+"""How much of the yardstick's slowdown is the machine's."""
 
 import pytest
 
 from schedenv.measure.drift import Drift
 
 
-def test_at_the_incumbents_own_speed_nothing_is_corrected() -> None:
+def test_at_the_yardsticks_own_speed_nothing_is_corrected() -> None:
     assert Drift().follow(1.0) == 1.0
 
 

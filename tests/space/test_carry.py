@@ -1,4 +1,4 @@
-"""Points carried to programs like theirs: legal, as they were where that is possible, or nothing."""
+"""Points carried to programs like theirs: as they were where that is possible, always legal."""
 
 from __future__ import annotations
 

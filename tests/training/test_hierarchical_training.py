@@ -49,7 +49,9 @@ def test_training_changes_the_weights_and_the_same_again_gives_the_same(
 ) -> None:
     train(request_of(tmp_path / "again", agent="hierarchical", settings=SMALL))
     one, other = load_policy(folder), load_policy(tmp_path / "again")
-    weights, same = (read_arrays(f, p.info.policy) for f, p in ((folder, one), (tmp_path / "again", other)))
+    weights, same = (
+        read_arrays(f, p.info.policy) for f, p in ((folder, one), (tmp_path / "again", other))
+    )
     assert all(np.array_equal(weights[name], same[name]) for name in weights)
     before = untrained(one).policy
     assert any(not np.array_equal(weights[name], before.weights[name]) for name in weights)  # type: ignore[attr-defined]
