@@ -6,8 +6,8 @@ again right before each other one; its slowdown against its own estimate gives t
 other's samples are divided by (see `schedenv.measure.drift`).
 
 The yardstick is not the fastest candidate. What is chosen for being fast was also lucky; measuring
-by it would lend its luck to all that follow, the luckiest of which would be chosen next, and
-within a hundred trials estimates would lie below half of what the clock ever showed.
+by it would lend its luck to all that follow, the luckiest of which would be chosen next, until
+estimates lie far below anything that the clock ever showed.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Runner:
 
         The first look chose them and so flatters them; their estimates come from the turns alone.
         Whoever leads has more of them, until they agree: a burst of noise that hits the yardstick
-        alone makes the job after it look twice as fast.
+        alone makes the job after it look twice as fast. A slow kernel is not compared that way.
         """
         if len(contenders) <= (self.yardstick is None):
             return
@@ -198,7 +198,7 @@ class Runner:
                 self._take_turn(job)
 
     def _leads(self, job: Job) -> bool:
-        return self.best_s is None or _estimate_s(job) < self.best_s
+        return _estimate_s(job) < min(self.best_s or math.inf, _LONGEST_YARDSTICK_CALL_S)
 
     def _take_turn(self, job: Job) -> None:
         result = job.result
@@ -220,27 +220,31 @@ class Runner:
         fastest = min(held, key=_estimate_s)
         self.best_s = min(_estimate_s(fastest), self.best_s or math.inf)
         yardstick = self.yardstick
-        if yardstick is None or not yardstick.held_by(self._pool.workers):
+        held_s = math.inf
+        if yardstick is not None and yardstick.held_by(self._pool.workers):
+            held_s = self._anchor_s or _estimate_s(yardstick)
+        if yardstick is None or held_s > max(_LONGEST_YARDSTICK_CALL_S, _estimate_s(fastest)):
+            # Nothing was divided by it, or it is gone: there is no scale to keep.
             self.yardstick, self._drift, self._anchor_s = fastest, None, None
             self._followed = Drift()
-        elif _estimate_s(fastest) < (self._anchor_s or _estimate_s(yardstick)) / OUTDATED:
-            self._hand_over(yardstick, fastest)
+        elif _estimate_s(fastest) < held_s / OUTDATED:
+            self._hand_over(yardstick, held_s, fastest)
 
-    def _hand_over(self, old: Job, new: Job) -> None:
+    def _hand_over(self, old: Job, old_s: float, new: Job) -> None:
         """Replace the yardstick by one that is much faster, and not by luck.
 
         The two are timed beside each other, for the new one was chosen by its times so far.
         """
-        old_s = self._anchor_s or _estimate_s(old)
         olds_s: list[float] = []
         news_s: list[float] = []
         for _ in range(_MOST_TURNS):
-            before, after = self._look(old, old_s), self._look(new, _estimate_s(new))
-            if before is None or after is None:
-                self.yardstick = None
-                return
-            olds_s += before.look.samples_s
-            news_s += after.look.samples_s
+            for job, call_s, samples_s in ((old, old_s, olds_s), (new, _estimate_s(new), news_s)):
+                looked = self._look(job, call_s)
+                if looked is None:
+                    # Its worker, and what else that held, is gone.
+                    self.yardstick = None
+                    return
+                samples_s.extend(looked.look.samples_s)
         ratio = robust_estimate(news_s) / robust_estimate(olds_s)
         if ratio < _CONFIRMED:
             self.yardstick, self._drift, self._anchor_s = new, None, old_s * ratio

@@ -182,6 +182,41 @@ def test_the_luck_of_those_that_were_chosen_does_not_add_up(
     assert min(estimates_s) > 0.6e-3
 
 
+def test_a_yardstick_too_slow_to_be_one_is_replaced_without_being_timed_again() -> None:
+    machine = Machine([1.0])
+    runner = Runner(machine, Limits(), floor_s=1e-9)  # type: ignore[arg-type]
+    runner.run_all(Batch([job(machine, 0, 0.5)], None, None))
+    machine.looks = []
+    runner.run_all(Batch([job(machine, 1, 0.1)], 0.5, None))
+    assert runner.yardstick is not None
+    assert runner.yardstick.id == 1
+    assert machine.looks == [1] * 4
+
+
+def test_a_yardstick_whose_worker_fails_while_it_is_replaced_is_given_up(
+    start: Callable[..., tuple[Machine, Runner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, runner = start([1.0])
+    look = runner._look
+
+    def failing(made: Job, call_s: float) -> messages.Looked | None:
+        asked.append(made.id)
+        # The first looks are those of the turns.
+        if made.id == 0 and asked.count(0) > 6:
+            machine.workers = []
+            return None
+        assert machine.workers, "nothing is asked of a worker that is gone"
+        return look(made, call_s)
+
+    asked: list[int] = []
+    monkeypatch.setattr(runner, "_look", failing)
+    (fast,) = run(machine, runner, 0.5e-3)
+    assert not machine.workers
+    assert runner.yardstick is None
+    assert fast.result is not None
+    assert fast.result.estimate_s == pytest.approx(0.5e-3)
+
+
 def test_a_slowdown_beyond_belief_is_not_divided_by(
     start: Callable[..., tuple[Machine, Runner]],
 ) -> None:
