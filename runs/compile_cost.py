@@ -26,15 +26,17 @@ from schedenv.tasks import resolve
 
 TASKS = ("gmm:1x512x512x512", "ansor/c2d-1", "ansor/dep-1", "ansor/sfm-0")
 HUGE_REGION = "-dag-maps-huge-region:uint=100"
-DSE = "-dse-memoryssa-path-check-limit:uint=5"
-ARITHMETIC = "-scalar-evolution-max-arith-depth:uint=2"
+CASTS = "-scalar-evolution-max-cast-depth:uint=2"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "stock options": (),
     "as candidates are compiled": tvm_adapter.QUICK_LLVM,
     "dag-maps-huge-region=100": (HUGE_REGION,),
-    "dag-maps-huge-region=50": ("-dag-maps-huge-region:uint=50",),
-    "and dse-memoryssa-path-check-limit=5": (HUGE_REGION, DSE),
-    "and scalar-evolution-max-arith-depth=2": (HUGE_REGION, ARITHMETIC),
+    "scalar-evolution-max-cast-depth=2": (CASTS,),
+    "scalar-evolution-max-arith-depth=2": ("-scalar-evolution-max-arith-depth:uint=2",),
+    "as candidates are compiled, disable-lsr": (
+        *tvm_adapter.QUICK_LLVM,
+        "-disable-lsr:bool=true",
+    ),
 }
 LONGEST_TIMED_S = 0.05
 ROUNDS = 7

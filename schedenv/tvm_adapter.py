@@ -268,15 +268,20 @@ _CHEAP_FUNCTIONS = Path(__file__).with_name("cheap_functions.csv")
 
 QUICK_LLVM = (
     "-dag-maps-huge-region:uint=100",
+    "-scalar-evolution-max-cast-depth:uint=2",
+    "-disable-lsr:bool=true",
     *([f"-forceattrs-csv-path:string={_CHEAP_FUNCTIONS}"] if _CHEAP_FUNCTIONS.is_file() else []),
 )
 """Options with which LLVM compiles candidates faster; see `runs/compile_cost.py`.
 
-The machine instruction scheduler, quadratic in the memory accesses of a basic block, gives up
-precision from 100 of them on instead of 1,000: huge unrolled loop bodies have more. And the two
-conversions to and from half precision, which TVM puts into every module whether it needs them or
-not (`EmitFloat16ConversionBuiltins` in `codegen_llvm.cc`), are not optimised; a kernel of half
-precision on a processor without instructions for it would be slower.
+- The machine instruction scheduler, quadratic in the memory accesses of a basic block, gives up
+  precision from 100 of them on instead of 1,000: huge unrolled loop bodies have more.
+- Scalar evolution looks two levels deep instead of eight for a way to widen an index: TVM's indices
+  have 32 bits, addresses 64, so every index of an unrolled body is widened.
+- Loop strength reduction, half of emitting, is left out: an x86 address has room for an index.
+- The two conversions to and from half precision, which TVM puts into every module whether it needs
+  them or not (`EmitFloat16ConversionBuiltins` in `codegen_llvm.cc`), are not optimised; a kernel of
+  half precision on a processor without instructions for it would be slower.
 """
 
 
@@ -302,6 +307,9 @@ too, and what it pulls out of loops can cost registers: with it, a kernel may ta
 as long; see `runs/common_subexpressions.md`.
 """
 
+_NEEDLESS_PASSES = ("tirx.RemoveNoOp",)
+"""Passes of TVM's that are left out, a fifth of lowering: LLVM's code is the same without them."""
+
 
 def lower(mod: IRModule, target: Target) -> IRModule:
     """Run TVM's lowering passes on a scheduled module: what is left is what LLVM gets.
@@ -315,7 +323,7 @@ def lower(mod: IRModule, target: Target) -> IRModule:
     import tvm
     from tvm import tirx
 
-    with tvm.transform.PassContext(config=CODE_CONFIG):
+    with tvm.transform.PassContext(config=CODE_CONFIG, disabled_pass=list(_NEEDLESS_PASSES)):
         passes, finalize, _ = tirx.get_default_tir_pipeline(target)
         bound = tirx.transform.BindTarget(target.with_host(target))(mod)
         return finalize()(passes(bound))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import deque
 
 from schedenv.measure import messages
@@ -16,20 +14,13 @@ from schedenv.measure.result import Phases, Status
 _KILLED_FROM_OUTSIDE = 9
 _BUILDS_REMEMBERED = 64
 
-_GIANT = 4.0
-"""A candidate whose lowering takes this many times the median is built last.
-
-Lowering takes longest where loops are unrolled into thousands of statements, and so does LLVM, up
-to fifty times its median: one of 64 random candidates may be killed at its deadline. Built last, it
-takes along no kernel that waits to be timed.
-"""
-
-_LEAST_GIANT_S = 0.1
-_ENOUGH_LOWERED = 4
-
 
 class Builder:
-    """Hands every idle worker the next job.
+    """Hands every idle worker the next job: first all are lowered, then the new ones compiled.
+
+    The largest are compiled first, so that the workers finish together and one that is killed over
+    a candidate of seconds takes few finished kernels along. How long it took to lower a job tells
+    its size: both take longest where loops are unrolled into thousands of statements.
 
     Args:
         pool: The workers.
@@ -40,36 +31,54 @@ class Builder:
     def __init__(self, pool: WorkerPool, limits: Limits, known: KnownResults) -> None:
         self._pool, self._limits, self._known = pool, limits, known
         self._active: dict[WorkerProcess, Job] = {}
+        self._lowered: list[Job] = []
         self._builds_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
-        self._lowered_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
 
     def build_all(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build every pending job; afterwards all workers are ready and idle.
-
-        Giants (see `Job.giant_s`) are only recognised, not built, unless they were before.
 
         Args:
             batch: Its pending jobs.
             distinct: Whether a job whose code is known, or is another job's of the batch, takes
                 over that result instead of being built.
         """
-        while batch.pending or self._pool.busy:
+        while batch.pending or self._lowered or self._pool.busy:
             for worker in list(self._pool.workers):
-                if not worker.busy and batch.pending:
-                    self._begin(worker, batch)
+                if worker.busy:
+                    continue
+                if batch.pending:
+                    self._lower_next(worker, batch)
+                elif self._lowered:
+                    self._compile_next(worker, quick=distinct)
             for worker, answer in self._pool.wait():
                 self._take(worker, answer, batch, distinct=distinct)
 
-    def _begin(self, worker: WorkerProcess, batch: Batch) -> None:
+    def _lower_next(self, worker: WorkerProcess, batch: Batch) -> None:
         holds_jobs = any(job.worker is worker and job.result is None for job in batch.jobs)
         if worker.builds >= self._limits.builds_per_worker and not holds_jobs:
             self._pool.replace(worker)
             return
         job = batch.pending.popleft()
-        job.worker = worker
-        self._active[worker] = job
-        job.limit_s = self._limits.built_within_s(self._builds_s)
+        self._assign(job, worker)
         worker.ask(messages.Lower(job.id, job.point), job.limit_s)
+
+    def _compile_next(self, worker: WorkerProcess, *, quick: bool) -> None:
+        """Let a worker compile a job that it has lowered, or else another one's, lowered again.
+
+        Until the usual time of a build is known, and with it the deadline, the smallest go first.
+        """
+        own = [job for job in self._lowered if job.worker is worker]
+        first = max if self._limits.knows_usual(self._builds_s) else min
+        job = first(own or self._lowered, key=_lowered_s)
+        self._lowered.remove(job)
+        self._assign(job, worker)
+        # Kernels of the final comparison are compiled with LLVM's own options.
+        worker.ask(messages.Build(job.id, job.point, quick=quick), job.limit_s)
+
+    def _assign(self, job: Job, worker: WorkerProcess) -> None:
+        job.worker = worker
+        job.limit_s = self._limits.built_within_s(self._builds_s)
+        self._active[worker] = job
 
     def _take(
         self,
@@ -83,15 +92,13 @@ class Builder:
         if job is None:
             # It died idle: nobody is to blame.
             self._pool.replace(worker)
-            batch.lost(worker)
+            self._lose(worker, batch)
         elif isinstance(answer, messages.Lowered):
             job.lowered = answer
             if answer.status is not Status.OK:
                 batch.finish(job, job.result_so_far(answer.status, answer.reason))
-            elif not (distinct and (self._is_known(job, batch) or self._is_put_off(job))):
-                self._active[worker] = job
-                # Kernels of the final comparison are compiled with LLVM's own options.
-                worker.ask(messages.Build(job.id, job.point, quick=distinct), job.limit_s)
+            elif not (distinct and self._is_known(job, batch)):
+                self._lowered.append(job)
         elif isinstance(answer, messages.Built):
             job.built = answer
             if answer.status is Status.OK:
@@ -102,9 +109,15 @@ class Builder:
             self._pool.replace(worker)
             reason = f"not compiled after {job.limit_s:.3g} s"
             batch.finish(job, job.result_so_far(Status.BUILD_TIMEOUT, reason))
-            batch.lost(worker)
+            self._lose(worker, batch)
         else:
             crashed(job, worker, self._pool, batch)
+            self._lose(worker, batch)
+
+    def _lose(self, worker: WorkerProcess, batch: Batch) -> None:
+        """A worker is gone: what it had lowered or compiled is built in another round."""
+        batch.lost(worker)
+        self._lowered = [job for job in self._lowered if job.worker is not worker]
 
     def _is_known(self, job: Job, batch: Batch) -> bool:
         """Whether a job can take over another one's result; if so, that is arranged."""
@@ -122,21 +135,6 @@ class Builder:
                 batch.twins.append((job, other))
                 return True
         return False
-
-    def _is_put_off(self, job: Job) -> bool:
-        """Whether a job turns out to be a giant, which is built after all others."""
-        assert job.lowered is not None
-        lowered_s = job.lowered.phases.build_s
-        enough = len(self._lowered_s) >= _ENOUGH_LOWERED
-        usual_s = statistics.median(self._lowered_s) if enough else math.inf
-        self._lowered_s.append(lowered_s)
-        # The yardstick, built again, is needed at once.
-        if job.giant_s is not None or job.result is not None:
-            return False
-        if lowered_s <= max(_GIANT * usual_s, _LEAST_GIANT_S):
-            return False
-        job.giant_s = lowered_s
-        return True
 
 
 def answer_twins(batch: Batch) -> None:
@@ -165,3 +163,8 @@ def crashed(job: Job, worker: WorkerProcess, pool: WorkerPool, batch: Batch) -> 
 
 def _code(job: Job) -> str | None:
     return job.lowered.code if job.lowered is not None else None
+
+
+def _lowered_s(job: Job) -> float:
+    assert job.lowered is not None
+    return job.lowered.phases.build_s

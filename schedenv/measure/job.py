@@ -26,8 +26,6 @@ class Job:
         worker: Who builds it, and then holds the kernel.
         limit_s: Deadline of the build.
         retried: Whether a kill from outside has cost it one attempt.
-        giant_s: Seconds that lowering it took, if far more than usual: it is built after the
-            others, the slowest first.
         looks: Sequences of samples taken so far, each with the drift of its moment.
         result: How it ended; None before.
     """
@@ -39,7 +37,6 @@ class Job:
     worker: WorkerProcess | None = None
     limit_s: float = 0.0
     retried: bool = False
-    giant_s: float | None = None
     looks: list[tuple[Look, float | None]] = field(default_factory=list)
     result: Result | None = None
 
@@ -128,7 +125,6 @@ class Batch:
                 job.forget_build()
 
     def unfinished(self) -> list[Job]:
-        """Jobs without a result that wait for no other job's, giants last."""
+        """Jobs without a result that wait for no other job's."""
         waiting = {id(job) for job, _ in self.twins}
-        jobs = [job for job in self.jobs if job.result is None and id(job) not in waiting]
-        return sorted(jobs, key=lambda job: (job.giant_s is not None, -(job.giant_s or 0.0)))
+        return [job for job in self.jobs if job.result is None and id(job) not in waiting]

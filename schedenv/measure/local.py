@@ -36,9 +36,6 @@ from schedenv.tasks import Task
 _ROUND = 64
 """Candidates built before any of them is run."""
 
-_FIRST_ROUND = 4
-"""The same while there is no yardstick to time them against."""
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -208,12 +205,8 @@ class LocalMeasurer:
     def _work(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build and run until every job has a result."""
         while unfinished := batch.unfinished():
-            # In rounds: the first gives a yardstick to time the others against.
             yardstick = self._runner.yardstick
-            size = _FIRST_ROUND if yardstick is None else _ROUND
-            # Giants have a round of their own, when all others are timed.
-            ordinary = [job for job in unfinished if job.giant_s is None]
-            batch.pending.extend((ordinary or unfinished)[:size] if distinct else unfinished)
+            batch.pending.extend(unfinished[:_ROUND] if distinct else unfinished)
             if yardstick is not None and not yardstick.held_by(self._live.workers):
                 yardstick.forget_build()
                 batch.pending.append(yardstick)

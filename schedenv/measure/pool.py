@@ -49,11 +49,15 @@ class Limits:
 
     def built_within_s(self, known_s: Sequence[float]) -> float:
         """Deadline for building one candidate, given how long others took."""
-        if len(known_s) < _ENOUGH_BUILDS:
+        if not self.knows_usual(known_s):
             return min(self.build_s, self.build_first_s)
         return min(
             self.build_s, max(self.build_floor_s, self.build_factor * statistics.median(known_s))
         )
+
+    def knows_usual(self, known_s: Sequence[float]) -> bool:
+        """Whether enough builds are known to tell how long one usually takes."""
+        return len(known_s) >= _ENOUGH_BUILDS
 
     def run_s(self, incumbent_s: float | None) -> float:
         """Deadline for verifying and timing one candidate."""

@@ -29,6 +29,9 @@ from schedenv.measure.timing import CLOSE_FACTOR, Look
 OUTDATED = 1.3
 """A yardstick is replaced when the fastest candidate is so many times faster."""
 
+_FIRST = 4
+"""Candidates that are run before there is a yardstick."""
+
 _TURNS = 3
 _LEADERS_TURNS = 5
 _MOST_TURNS = 9
@@ -68,14 +71,23 @@ class Runner:
 
     def run_all(self, batch: Batch) -> None:
         """Verify and time every built job, then compare those close to the fastest."""
+        waiting = [
+            job for job in batch.jobs if job.result is None and job.held_by(self._pool.workers)
+        ]
+        while waiting:
+            # The first few give a yardstick to time the others against.
+            count = _FIRST if self.yardstick is None else len(waiting)
+            self._run_some(waiting[:count], batch)
+            waiting = waiting[count:]
+
+    def _run_some(self, jobs: list[Job], batch: Batch) -> None:
         contenders: list[Job] = []
-        for job in batch.jobs:
-            if job.result is None and job.held_by(self._pool.workers):
-                bar_s = batch.bar_s
-                self._run(job, batch)
-                if job.result is not None and _is_close(job.result, bar_s):
-                    contenders.append(job)
-                self._pool.settle()
+        for job in jobs:
+            bar_s = batch.bar_s
+            self._run(job, batch)
+            if job.result is not None and _is_close(job.result, bar_s):
+                contenders.append(job)
+            self._pool.settle()
         self._take_turns([job for job in contenders if _is_close(job.result, batch.bar_s)])
         for job in contenders:
             assert job.result is not None

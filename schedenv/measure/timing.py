@@ -22,7 +22,8 @@ CLOSE_FACTOR = 1.15
 """A candidate within this factor of the incumbent is looked at again, at another moment."""
 
 _COLD_FACTOR = 1.5
-_NEVER_COLD_S = 20e-3
+_BARELY_COLD_S = 4e-3
+_NEVER_COLD_S = 10e-3
 _WAKING_S = 1e-3
 _SAMPLE_S = 0.5e-3
 _SAMPLES = 10
@@ -77,6 +78,9 @@ class Timer:
             incumbent_s: Estimate of the best candidate so far; None if there is none.
         """
         hopeless_s = math.inf if incumbent_s is None else HOPELESS_FACTOR * incumbent_s
+        # Without an incumbent a rough look at a slow kernel will do: if it turns out to be among
+        # the fast ones, it takes turns later.
+        rough_s = _BARELY_COLD_S if incumbent_s is None else hopeless_s
         slowdown = self._slowdown()
         if first_call_s > max(_COLD_FACTOR * hopeless_s, _NEVER_COLD_S):
             return Look((first_call_s,), slowdown, early_stopped=True)
@@ -84,13 +88,22 @@ class Timer:
         if not 0 < samples[0] < math.inf:
             # The clock is broken; whoever asked will see.
             return Look(tuple(samples), slowdown)
-        if hopeless_s < samples[0] < _LONG_CALL_S:
-            # One call may have been hit by a burst of noise, a short one by sleeping threads.
-            samples += [self._call_s()] if samples[0] > _WAKING_S else self._kernel_s(1, 3)
+        if rough_s < samples[0] < _LONG_CALL_S:
+            samples += self._second_opinion(samples[0], first_call_s)
         call_s = min(samples)
-        if call_s > hopeless_s or call_s >= _LONG_CALL_S:
+        if call_s > rough_s or call_s >= _LONG_CALL_S:
             return Look(tuple(samples), slowdown, early_stopped=call_s > hopeless_s)
         return Look(self.look(call_s).samples_s, slowdown)
+
+    def _second_opinion(self, call_s: float, first_call_s: float) -> Sequence[float]:
+        """More samples of what seems to be slow: a burst of noise may have hit that one call."""
+        if call_s <= _WAKING_S:
+            # Most of a short call may be sleeping threads.
+            return self._kernel_s(1, 3)
+        if min(call_s, first_call_s) > _BARELY_COLD_S:
+            # Little of a call of milliseconds is cold caches: the verifying call tells as much.
+            return [first_call_s]
+        return [self._call_s()]
 
     def look(self, call_s: float) -> Look:
         """Time a kernel whose calls are known to last about `call_s`."""

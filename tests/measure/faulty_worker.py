@@ -22,7 +22,7 @@ from schedenv import tvm_adapter
 from schedenv.measure import messages, timing, worker
 
 FOR_EVER_S = 1e6
-GIANT_S = 10.0
+LARGE_S = 10.0
 
 faults_file = Path(os.environ["FAULTS"])
 real_generate_code = tvm_adapter.generate_code
@@ -38,10 +38,17 @@ class FaultyWorker(worker.Worker):
         fault_of_job[request.job] = current_fault
         misbehave("apply", current_fault)
         answer = super()._lower(request)
-        if current_fault.startswith("a giant"):
-            slow = msgspec.structs.replace(answer.phases, build_s=GIANT_S)
+        if current_fault.startswith("large"):
+            slow = msgspec.structs.replace(answer.phases, build_s=LARGE_S)
             answer = msgspec.structs.replace(answer, phases=slow)
         return answer
+
+    def _build(self, request: messages.Build) -> messages.Built:
+        global current_fault  # noqa: PLW0603
+        current_fault = fault_of_job.get(request.job, "")
+        with faults_file.with_suffix(".compiled").open("a") as compiled:
+            compiled.write(f"{request.point}\n")
+        return super()._build(request)
 
     def _verify(self, job: int) -> tuple[float, float]:
         misbehave("run", fault_of_job[job])
@@ -77,7 +84,7 @@ def distorted_s(fault: str, sample_s: float) -> float:
 
 
 def generate_code(lowered: Any, target: Any) -> Any:
-    misbehave("build", current_fault.removeprefix("a giant's "))
+    misbehave("build", current_fault.removeprefix("large, "))
     if current_fault == "one term short":
         lowered = tvm_adapter.lower(one_term_short(), target)
     return real_generate_code(lowered, target)

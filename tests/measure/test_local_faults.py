@@ -169,21 +169,23 @@ def test_a_time_that_cannot_be_true_is_noise_not_a_result(
     assert [result.status for result in others] == [Status.OK] * 3
 
 
-def test_giants_are_built_when_all_others_are_timed(
+def test_the_largest_are_compiled_first_once_the_usual_time_is_known(
     faults_file: Path, tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
-    points = points_of(tiny_space, 9, seed=3)
-    giant, deadly = points[5], points[6]
-    faults_file.write_text(
-        json.dumps({str(giant): "a giant", str(deadly): "a giant's build exits"})
-    )
-    told: list[Result] = []
+    points = points_of(tiny_space, 12, seed=3)
+    large, deadly = points[10], points[11]
+    faults_file.write_text(json.dumps({str(large): "large", str(deadly): "large, build exits"}))
+    log = faults_file.with_suffix(".compiled")
+    log.unlink(missing_ok=True)
     with LocalMeasurer(tiny_task, hardware, workers=1, limits=SHORT) as measurer:
-        results = measurer.measure(points, on_result=told.append)
+        results = measurer.measure(points)
     assert [result.point for result in results] == points
-    assert {result.point for result in told[-2:]} == {giant, deadly}
-    assert results[5].ok
-    assert results[6].status is Status.CRASH
+    assert results[10].ok
+    assert results[11].status is Status.CRASH
+    compiled = log.read_text().splitlines()
+    # The deadline needs five known builds; what follows costs the least if it is killed.
+    assert {str(large), str(deadly)}.isdisjoint(compiled[:5])
+    assert compiled.index(str(large)) == 5
 
 
 def test_two_of_equal_code_both_have_results_when_the_built_one_is_lost(

@@ -59,6 +59,26 @@ def test_a_hopeless_candidate_is_stopped_after_two_calls() -> None:
     assert (bearable.calls, bearable.asked) == (1, [(1, 10)])
 
 
+def test_the_verifying_call_is_one_of_the_two_where_cold_caches_cost_little() -> None:
+    machine = Machine(6e-3)
+    look = machine.timer.first_look(6.5e-3, 1e-3)
+    assert look == timing.Look((6e-3, 6.5e-3), 1.0, early_stopped=True)
+    assert (machine.calls, machine.asked) == (1, [])
+
+
+def test_a_verifying_call_hit_by_a_burst_does_not_condemn() -> None:
+    machine = Machine(1.2e-3)
+    look = machine.timer.first_look(9e-3, 1e-3)
+    assert look == timing.Look((1.2e-3,) * 10, 1.0)
+
+
+def test_without_an_incumbent_a_slow_kernel_gets_a_rough_look() -> None:
+    machine = Machine(6e-3)
+    look = machine.timer.first_look(6.5e-3, None)
+    assert look == timing.Look((6e-3, 6.5e-3), 1.0, early_stopped=False)
+    assert (machine.calls, machine.asked) == (1, [])
+
+
 def test_calls_made_long_by_sleeping_threads_do_not_condemn_a_short_kernel() -> None:
     timer = Timer(lambda: 90e-6, lambda _, count: [10e-6] * count, lambda: 2e-4, 2e-4)
     look = timer.first_look(1500e-6, 8e-6)
