@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_math
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -165,13 +165,16 @@ def _constant(expression: Any) -> float | None:
 
 
 def fuse(mod: IRModule) -> IRModule:
-    """Lower operators to PrimFuncs and fuse them: what is left of `main` calls kernels."""
+    """Lower operators to PrimFuncs and fuse them: what is left of `main` calls kernels.
+
+    Transcendental functions become polynomials; see `schedenv.tvm_math`.
+    """
     import tvm
     from tvm.relax import transform
 
     return tvm.transform.Sequential(
         [
-            transform.LegalizeOps(),
+            transform.LegalizeOps(dict(tvm_math.fast_operators())),
             transform.AnnotateTIROpPattern(),
             transform.FoldConstant(),
             transform.FuseOps(),
