@@ -77,5 +77,7 @@ def export(name: str, path: Path) -> Path:
 def as_onnx(exported: Path, path: Path) -> Path:
     """Write an exported program as ONNX, weights included, by torch's own exporter."""
     program = torch.export.load(str(exported))
-    torch.onnx.export(program, f=str(path), input_names=["x"], dynamo=True, external_data=False)
+    torch.onnx.export(
+        program, f=str(path), input_names=["x"], dynamo=True, external_data=False, verbose=False
+    )
     return path

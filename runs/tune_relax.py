@@ -8,7 +8,7 @@ erf) for the same target on the same threads. tune_relax is upstream's, with wha
 taken off it: all cores for kernels and builds, no tensor intrinsics to parse, the llvm rules, and
 rounds of 8 candidates, as schedenv's slices have, because with its 64 no network gets through the
 first round of all tasks in ten minutes. It runs in a process of its own, and its clock starts when
-its tasks do; what it has not timed when the seconds are over is left out. Then both networks are
+it is called; what it has not timed when the seconds are over is left out. Then both networks are
 compiled, verified and timed interleaved with who runs the file itself.
 
 A run that was killed goes on with the same command; tune_relax, which cannot go on, begins again.
@@ -172,8 +172,13 @@ def our_curve(network: Network, out: Path) -> tuple[Curve, dict[str, float]]:
     return curve, untuned_s
 
 
-def their_curve(network: Network, folder: Path, untuned_s: dict[str, float]) -> Curve:
-    """The sum of the kernels after each round; records were known when they were committed."""
+def their_curve(
+    network: Network, folder: Path, untuned_s: dict[str, float], seconds: float
+) -> Curve:
+    """The sum of the kernels after each round; records were known when they were committed.
+
+    What was committed after the end, for upstream keeps the first round back, was timed before it.
+    """
     hashes = {tvm_adapter.structural_hash(network.task(name).mod): name for name in network.entries}
     database = folder / DATABASE
     workloads = [
@@ -181,22 +186,21 @@ def their_curve(network: Network, folder: Path, untuned_s: dict[str, float]) -> 
         for line in (database / "database_workload.json").read_text().splitlines()
     ]
     records = [
-        (workloads[workload], sum(times) / len(times))
+        (workloads[workload], sum(times) / len(times) if times else math.inf)
         for workload, (_, times, *_) in map(
             json.loads, (database / "database_tuning_record.json").read_text().splitlines()
         )
-        if times
     ]
     best_s = dict(untuned_s)
     curve: Curve = [(0.0, 0, _sum(network, best_s))]
     taken = 0
     for line in (folder / COMMITS).read_text().splitlines():
         commit = json.loads(line)
-        for name, seconds in records[taken : commit["records"]]:
-            if name in best_s and seconds < _FAILED_S:
-                best_s[name] = min(best_s[name], seconds)
+        for name, call_s in records[taken : commit["records"]]:
+            if name in best_s and call_s < _FAILED_S:
+                best_s[name] = min(best_s[name], call_s)
         taken = commit["records"]
-        curve.append((commit["seconds"], taken, _sum(network, best_s)))
+        curve.append((min(seconds, commit["seconds"]), taken, _sum(network, best_s)))
     return curve
 
 
@@ -286,7 +290,10 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
     our_s = timings[TUNED].samples_s
     curve, untuned_s = our_curve(network, ours)
     return {
-        "curves": {TUNED: curve, THEIRS: their_curve(network, theirs, untuned_s)},
+        "curves": {
+            TUNED: curve,
+            THEIRS: their_curve(network, theirs, untuned_s, arguments.seconds),
+        },
         "networks": {
             name: {
                 "latency_s": timing.latency_s,

@@ -176,10 +176,10 @@ def _sinker(mod: IRModule) -> Any:
                 return other
             if other_shape != shape:
                 return None
-            source = self._before(other)
-            if source is not None and _shape(source) == wanted:
+            source = self._before(other) or other
+            if _shape(source) == wanted:
                 return source
-            return self.builder_.emit(relax.op.reshape(other, wanted))
+            return self.builder_.emit(relax.op.reshape(source, wanted))
 
     return Sinker(mod)
 

@@ -124,6 +124,10 @@ def tune_graph(
 ) -> None:
     """Run MetaSchedule's `tune_relax` on a whole network until the listener ends it.
 
+    Upstream commits the first round of a task when it comes back to it, after all the others'. So
+    the search is not left when the time is up: its strategies have no more candidates, it ends by
+    itself, and whatever was timed is committed.
+
     Args:
         graph: A Relax module whose operators are kernels already; weights are constants.
         target: What to tune for.
@@ -132,11 +136,12 @@ def tune_graph(
         seed: Of its search.
         listener: Who is told.
     """
-    clocked = _Clocked(tvm_adapter.meta_schedule_package(), tuner, listener)
+    clocked = _Clocked(tvm_adapter.meta_schedule_package(), tuner, listener, leaves=False)
+    strategy = _until_expired(clocked.meta_schedule, clocked)
 
     def search(_: int, settings: dict[str, Any]) -> None:
         clocked.meta_schedule.relax_integration.tune_relax(
-            graph, {}, target, directory, UNLIMITED_TRIALS, seed=seed, **settings
+            graph, {}, target, directory, UNLIMITED_TRIALS, strategy=strategy, seed=seed, **settings
         )
 
     clocked.search(search)
@@ -180,15 +185,24 @@ def run_beside_pool(library: Any, device: Any, config: Any, repeated: Sequence[A
 
 
 class _Clocked:
-    """Makes builders, runners and callbacks that report to a listener."""
+    """Makes builders, runners and callbacks that report to a listener.
 
-    def __init__(self, meta_schedule: Any, tuner: Tuner, listener: Listener) -> None:
+    Args:
+        meta_schedule: The package.
+        tuner: Settings.
+        listener: Who is told.
+        leaves: Whether upstream's search is left when the time is up.
+    """
+
+    def __init__(
+        self, meta_schedule: Any, tuner: Tuner, listener: Listener, *, leaves: bool = True
+    ) -> None:
         self.meta_schedule = meta_schedule
         self._local_builder = meta_schedule.builder.LocalBuilder
         self._local_runner = meta_schedule.runner.LocalRunner
         self._tuner, self._listener = tuner, listener
         self._turns = MachineTurns()
-        self._polishing = False
+        self._leaves, self._polishing = leaves, False
         self.ended = False
 
     def search(self, run: Callable[[int, dict[str, Any]], None]) -> None:
@@ -250,7 +264,10 @@ class _Clocked:
     def build(self, inner: Any, inputs: Sequence[Any]) -> list[Any]:
         """Build candidates; tell the listener of those that failed."""
         if self.expired():
-            self.end()
+            if self._leaves:
+                self.end()
+            result = self.meta_schedule.builder.BuilderResult
+            return [result(None, LEFT_OUT) for _ in inputs]
         self._listener.building(len(inputs))
         with self._turns.building():
             results = list(inner.build(inputs))
@@ -281,7 +298,7 @@ class _Clocked:
     def commit(self) -> None:
         """The database has the results of a batch."""
         self._listener.committed()
-        if self.expired():
+        if self._leaves and self.expired():
             self.end()
 
     def end(self) -> None:
@@ -342,3 +359,33 @@ def _report_commits(meta_schedule: Any, clocked: _Clocked) -> Any:
             clocked.commit()
 
     return Commits()
+
+
+def _until_expired(meta_schedule: Any, clocked: _Clocked) -> Any:
+    """Upstream's evolutionary search, which has no more candidates when the time is up."""
+    from tvm.ir.utils import derived_object
+
+    @derived_object
+    class UntilExpired(meta_schedule.search_strategy.PySearchStrategy):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.inner = meta_schedule.search_strategy.EvolutionarySearch()
+
+        def _initialize_with_tune_context(self, context: Any) -> None:
+            self.inner._initialize_with_tune_context(context)
+
+        def pre_tuning(self, *settings: Any) -> None:
+            self.inner.pre_tuning(*settings)
+
+        def post_tuning(self) -> None:
+            self.inner.post_tuning()
+
+        def generate_measure_candidates(self) -> Any:
+            return None if clocked.expired() else self.inner.generate_measure_candidates()
+
+        def notify_runner_results(self, candidates: Any, results: Any) -> None:
+            self.inner.notify_runner_results(candidates, results)
+
+        def clone(self) -> Any:
+            return UntilExpired()
+
+    return UntilExpired()
