@@ -23,6 +23,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,11 @@ from schedenv.tasks.networks.prepare import prepare
 from schedenv.tuning.finalists import paired_ratio
 
 THEIRS, THEIRS_PLAIN = "tune_relax", "tune_relax, compiled with TVM's own settings"
-COMMITS = "commits.jsonl"
+TRIED = "tried.jsonl"
 DATABASE = "database"
 DONE = "done.json"
 _GRACE_S = 900.0
 """For import, the last round's builds and runs; they do not count."""
-_FAILED_S = 1e9
-"""MetaSchedule notes 1e10 seconds for a candidate that failed."""
 
 PREFACE = """\
 # TVM's tune_relax and schedenv at equal seconds
@@ -91,17 +90,16 @@ def search(folder: Path, seconds: float, seed: int, batch: int) -> None:
     def elapsed_s() -> float:
         return time.monotonic() - started_s
 
-    def committed() -> None:
-        records = (database / "database_tuning_record.json").read_bytes().count(b"\n")
-        with (folder / COMMITS).open("a") as file:
-            file.write(f"{json.dumps({'seconds': elapsed_s(), 'records': records})}\n")
+    def tried(_: str, times_s: tuple[float, ...]) -> None:
+        with (folder / TRIED).open("a") as file:
+            file.write(f"{json.dumps([elapsed_s(), times_s])}\n")
 
     listener = tvm_tuning.Listener(
         started=start,
         building=lambda _: None,
         running=lambda _: None,
-        tried=lambda _status, _seconds: None,
-        committed=committed,
+        tried=tried,
+        committed=lambda: None,
         expired=lambda share: elapsed_s() >= share * seconds,
     )
     tuner = tvm_tuning.Tuner(
@@ -140,8 +138,8 @@ def run_tune_relax(network: Network, folder: Path, seconds: float, seed: int, ba
             kill_tree(process.pid)
             process.wait()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
-    if not (folder / COMMITS).exists():
-        raise RuntimeError(f"tune_relax has committed nothing; see {folder / 'log.txt'}")
+    if not (folder / TRIED).exists():
+        raise RuntimeError(f"tune_relax has timed nothing; see {folder / 'log.txt'}")
     (folder / DONE).write_text(json.dumps({"seconds": seconds}))
 
 
@@ -172,12 +170,11 @@ def our_curve(network: Network, out: Path) -> tuple[Curve, dict[str, float]]:
     return curve, untuned_s
 
 
-def their_curve(
-    network: Network, folder: Path, untuned_s: dict[str, float], seconds: float
-) -> Curve:
-    """The sum of the kernels after each round; records were known when they were committed.
+def their_curve(network: Network, folder: Path, untuned_s: dict[str, float]) -> Curve:
+    """The sum of the kernels after each candidate.
 
-    What was committed after the end, for upstream keeps the first round back, was timed before it.
+    Upstream commits a task's first round late, and nothing but the database says whose a time is;
+    so times are looked up there by their value.
     """
     hashes = {tvm_adapter.structural_hash(network.task(name).mod): name for name in network.entries}
     database = folder / DATABASE
@@ -185,23 +182,25 @@ def their_curve(
         hashes.get(tvm_adapter.structural_hash(tvm_database.workload_from_json(json.loads(line))))
         for line in (database / "database_workload.json").read_text().splitlines()
     ]
-    records = [
-        (workloads[workload], sum(times) / len(times) if times else math.inf)
+    kernel_of = {
+        _rounded(times): workloads[workload]
         for workload, (_, times, *_) in map(
             json.loads, (database / "database_tuning_record.json").read_text().splitlines()
         )
-    ]
+    }
     best_s = dict(untuned_s)
     curve: Curve = [(0.0, 0, _sum(network, best_s))]
-    taken = 0
-    for line in (folder / COMMITS).read_text().splitlines():
-        commit = json.loads(line)
-        for name, call_s in records[taken : commit["records"]]:
-            if name in best_s and call_s < _FAILED_S:
-                best_s[name] = min(best_s[name], call_s)
-        taken = commit["records"]
-        curve.append((min(seconds, commit["seconds"]), taken, _sum(network, best_s)))
+    for line in (folder / TRIED).read_text().splitlines():
+        elapsed_s, times = json.loads(line)
+        name = kernel_of.get(_rounded(times))
+        if times and name in best_s:
+            best_s[name] = min(best_s[name], sum(times) / len(times))
+        curve.append((elapsed_s, len(curve), _sum(network, best_s)))
     return curve
+
+
+def _rounded(times_s: Sequence[float]) -> tuple[str, ...]:
+    return tuple(f"{time_s:.9e}" for time_s in times_s)
 
 
 def _sum(network: Network, best_s: dict[str, float]) -> float:
@@ -292,7 +291,7 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "curves": {
             TUNED: curve,
-            THEIRS: their_curve(network, theirs, untuned_s, arguments.seconds),
+            THEIRS: their_curve(network, theirs, untuned_s),
         },
         "networks": {
             name: {
