@@ -18,7 +18,7 @@ from schedenv.tasks.task import Task, traffic_bytes
 if TYPE_CHECKING:
     from tvm import IRModule
 
-VERSION = 5
+VERSION = 6
 """Of the files and of the passes that made them."""
 
 DESCRIPTION = "network.json"
