@@ -176,7 +176,8 @@ def _sinker(mod: IRModule) -> Any:
                 return other
             if other_shape != shape:
                 return None
-            source = self._before(other) or other
+            source = self._before(other)
+            source = other if source is None else source
             if _shape(source) == wanted:
                 return source
             return self.builder_.emit(relax.op.reshape(source, wanted))
