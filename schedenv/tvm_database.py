@@ -44,6 +44,21 @@ def apply_database(mod: IRModule, directory: str, target: Target) -> IRModule | 
     return None if schedule is None else schedule.mod
 
 
+def apply_to_network(graph: IRModule, directory: str, target: Target) -> IRModule:
+    """Schedule each kernel of a fused network that the database has a record of, as plain TVM.
+
+    Args:
+        graph: What `schedenv.tvm_relax.fuse` returned.
+        directory: The database's.
+        target: What it was tuned for.
+    """
+    import tvm
+    from tvm.relax import transform
+
+    with target, tvm.transform.PassContext(opt_level=3), read_database(directory):
+        return transform.MetaScheduleApplyDatabase(enable_warning=True)(graph)
+
+
 def trace_json(instructions: Sequence[Any]) -> list[Any]:
     """A trace's instructions as a database has them: [kind, inputs, attributes, outputs] each.
 

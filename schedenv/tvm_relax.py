@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_math, tvm_rewrites
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -116,7 +116,8 @@ def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
     import tvm
     from tvm.relax import transform
 
-    mod = _without_clips(mod)
+    mod = tvm_rewrites.split_clips(tvm_rewrites.fold_pads(mod))
+    mod = tvm_rewrites.sink_reshapes(mod)
     passes = [
         transform.FoldBatchnormToConv2D(),
         transform.DecomposeOpsForInference(),
@@ -133,45 +134,17 @@ def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
     return tvm.transform.Sequential(passes)(mod)
 
 
-def _without_clips(mod: IRModule) -> IRModule:
-    """`clip` as a maximum and a minimum, which can follow a convolution in any layout."""
-    import numpy as np
-    from tvm import IRModule, relax
-    from tvm.relax.dpl import is_op, rewrite_call, wildcard
-
-    def split(call: Any, _: Any) -> Any:
-        operand, *bounds = call.args
-        values = [_constant(bound) for bound in bounds]
-        if None in values:
-            return call
-        least, most = (relax.const(np.asarray(value, str(operand.ty.dtype))) for value in values)
-        return relax.op.minimum(relax.op.maximum(operand, least), most)
-
-    clip = is_op("relax.clip")(wildcard(), varg_default_wildcard=True)
-    functions = {
-        name: rewrite_call(clip, split, function)
-        if isinstance(function, relax.Function)
-        else function
-        for name, function in mod.functions_items()
-    }
-    return IRModule(functions, attrs=mod.attrs)
-
-
-def _constant(expression: Any) -> float | None:
-    """The value of a number in the program; None for any other expression."""
-    while hasattr(expression, "value"):
-        expression = expression.value
-    return float(expression) if isinstance(expression, int | float) else None
-
-
 def fuse(mod: IRModule) -> IRModule:
-    """Lower operators to PrimFuncs and fuse them: what is left of `main` calls kernels."""
+    """Lower operators to PrimFuncs and fuse them: what is left of `main` calls kernels.
+
+    Transcendental functions become polynomials; see `schedenv.tvm_math`.
+    """
     import tvm
     from tvm.relax import transform
 
     return tvm.transform.Sequential(
         [
-            transform.LegalizeOps(),
+            transform.LegalizeOps(dict(tvm_math.fast_operators())),
             transform.AnnotateTIROpPattern(),
             transform.FoldConstant(),
             transform.FuseOps(),
@@ -203,6 +176,13 @@ def kernels(mod: IRModule) -> list[Kernel]:
     ]
 
 
+def is_reshape(kernel: IRModule) -> bool:
+    """Whether a kernel only gives its operand another shape: the network passes it on uncopied."""
+    from tvm import relax
+
+    return bool(relax.analysis.has_reshape_pattern(kernel["main"]))
+
+
 def _call_tir() -> Any:
     import tvm
 
@@ -221,13 +201,17 @@ def with_kernels(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
     return IRModule(functions, attrs=mod.attrs)
 
 
-def compile_network(mod: IRModule, target: Target, *, fused: bool = True) -> Any:
+def compile_network(
+    mod: IRModule, target: Target, *, fused: bool = True, common_subexpressions: bool = False
+) -> Any:
     """Compile a network for Relax's virtual machine.
 
     Args:
         mod: What `fuse` or `with_kernels` returned; what the import returned if not `fused`.
         target: The machine.
         fused: Whether operators are kernels already; if not, TVM's own pipeline makes them so.
+        common_subexpressions: Whether TVM eliminates them, as it does on its own; see
+            `tvm_adapter.CODE_CONFIG`.
     """
     import tvm
     from tvm import relax
@@ -236,7 +220,8 @@ def compile_network(mod: IRModule, target: Target, *, fused: bool = True) -> Any
     if not fused:
         return relax.build(mod, target)
     passes = [*cpu.dataflow_lower_passes(target), *cpu.finalize_passes(target)]
-    with tvm.transform.PassContext(config=tvm_adapter.CODE_CONFIG):
+    config = {} if common_subexpressions else tvm_adapter.CODE_CONFIG
+    with tvm.transform.PassContext(config=config):
         return relax.build(mod, target, relax_pipeline=tvm.transform.Sequential(passes))
 
 

@@ -103,52 +103,58 @@ def tune(
         seed: Of its search.
         listener: Who is told.
     """
-    meta_schedule = tvm_adapter.meta_schedule_package()
-    clocked = _Clocked(meta_schedule, tuner, listener)
     polish = 0
     if tuner.droplet:
         polish = min(100, round(tuner.droplet * trials)) if trials is not None else 100
     searched = UNLIMITED_TRIALS if trials is None else trials - polish
-    builders = tuner.builders or meta_schedule.utils.cpu_count(logical=False)
-    builder, runner = clocked.builder(max_workers=builders), clocked.runner()
-    callbacks = list(meta_schedule.measure_callback.MeasureCallback.create("default"))
-    # Right behind the one that writes to the database, before the model learns from the results.
-    callbacks.insert(1, clocked.committed_callback())
-    listener.started()
-    try:
-        meta_schedule.tir_integration.tune_tir(
-            mod,
-            target,
-            directory,
-            searched,
-            num_trials_per_iter=tuner.batch,
-            builder=builder,
-            runner=runner,
-            cost_model=meta_schedule.cost_model.XGBModel(
-                num_warmup_samples=tuner.warm_up, num_tuning_cores=builders, tree_method="auto"
-            ),
-            measure_callbacks=callbacks,
-            space=tuner.rules or "post-order-apply",
-            num_tuning_cores=builders,
-            seed=seed,
+    clocked = _Clocked(tvm_adapter.meta_schedule_package(), tuner, listener)
+
+    def search(builders: int, settings: dict[str, Any]) -> None:
+        clocked.meta_schedule.tir_integration.tune_tir(
+            mod, target, directory, searched, num_tuning_cores=builders, seed=seed, **settings
         )
-    except Exception:
-        # It has come through C++, so its class may be another one by now.
-        if not clocked.ended:
-            raise
+
+    clocked.search(search)
     if polish:
-        _polish(meta_schedule, clocked, target, directory, polish, seed)
+        _polish(clocked, target, directory, polish, seed)
 
 
-def _polish(
-    meta_schedule: Any, clocked: _Clocked, target: Target, directory: str, trials: int, seed: int
+def tune_graph(
+    graph: IRModule, target: Target, tuner: Tuner, directory: str, seed: int, listener: Listener
 ) -> None:
+    """Run MetaSchedule's `tune_relax` on a whole network until the listener ends it.
+
+    Upstream commits the first round of a task when it comes back to it, after all the others'. So
+    the search is not left when the time is up: its strategies have no more candidates, it ends by
+    itself, and whatever was timed is committed.
+
+    Args:
+        graph: A Relax module whose operators are kernels already; weights are constants.
+        target: What to tune for.
+        tuner: How; `droplet` is not used.
+        directory: Where its database and its logs go.
+        seed: Of its search.
+        listener: Who is told.
+    """
+    clocked = _Clocked(tvm_adapter.meta_schedule_package(), tuner, listener, leaves=False)
+    strategy = _until_expired(clocked.meta_schedule, clocked)
+
+    def search(_: int, settings: dict[str, Any]) -> None:
+        clocked.meta_schedule.relax_integration.tune_relax(
+            graph, {}, target, directory, UNLIMITED_TRIALS, strategy=strategy, seed=seed, **settings
+        )
+
+    clocked.search(search)
+
+
+def _polish(clocked: _Clocked, target: Target, directory: str, trials: int, seed: int) -> None:
     """Droplet Search from the best record, as `tune_tir(..., post_optimization=True)` runs it.
 
     It makes its builder and its runner itself, from these two names.
     """
     import random
 
+    meta_schedule = clocked.meta_schedule
     clocked.begin_polishing()
     # Upstream draws from the global generator, unseeded.
     random.seed(seed)
@@ -179,16 +185,57 @@ def run_beside_pool(library: Any, device: Any, config: Any, repeated: Sequence[A
 
 
 class _Clocked:
-    """Makes builders, runners and callbacks that report to a listener."""
+    """Makes builders, runners and callbacks that report to a listener.
 
-    def __init__(self, meta_schedule: Any, tuner: Tuner, listener: Listener) -> None:
-        self._meta_schedule = meta_schedule
+    Args:
+        meta_schedule: The package.
+        tuner: Settings.
+        listener: Who is told.
+        leaves: Whether upstream's search is left when the time is up.
+    """
+
+    def __init__(
+        self, meta_schedule: Any, tuner: Tuner, listener: Listener, *, leaves: bool = True
+    ) -> None:
+        self.meta_schedule = meta_schedule
         self._local_builder = meta_schedule.builder.LocalBuilder
         self._local_runner = meta_schedule.runner.LocalRunner
         self._tuner, self._listener = tuner, listener
         self._turns = MachineTurns()
-        self._polishing = False
+        self._leaves, self._polishing = leaves, False
         self.ended = False
+
+    def search(self, run: Callable[[int, dict[str, Any]], None]) -> None:
+        """Start upstream's search and wait for its end, by itself or with the budget.
+
+        Args:
+            run: Calls it with the number of builders and what all of its entry points take.
+        """
+        measure_callback = self.meta_schedule.measure_callback.MeasureCallback
+        builders = self._tuner.builders or self.meta_schedule.utils.cpu_count(logical=False)
+        builder, runner = self.builder(max_workers=builders), self.runner()
+        callbacks = list(measure_callback.create("default"))
+        # Right behind the one that writes to the database, before the model learns.
+        callbacks.insert(1, self.committed_callback())
+        settings = {
+            "num_trials_per_iter": self._tuner.batch,
+            "builder": builder,
+            "runner": runner,
+            "cost_model": self.meta_schedule.cost_model.XGBModel(
+                num_warmup_samples=self._tuner.warm_up,
+                num_tuning_cores=builders,
+                tree_method="auto",
+            ),
+            "measure_callbacks": callbacks,
+            "space": self._tuner.rules or "post-order-apply",
+        }
+        self._listener.started()
+        try:
+            run(builders, settings)
+        except Exception:
+            # It has come through C++, so its class may be another one by now.
+            if not self.ended:
+                raise
 
     def begin_polishing(self) -> None:
         """The search is over; the rest of the budget is the post-optimisation's."""
@@ -201,23 +248,26 @@ class _Clocked:
     def builder(self, **settings: Any) -> Any:
         """A LocalBuilder whose builds are reported; the arguments are upstream's."""
         inner = self._local_builder(**{"initializer": prepare_worker, **settings})
-        return _report_builds(self._meta_schedule, inner, self)
+        return _report_builds(self.meta_schedule, inner, self)
 
     def runner(self, **settings: Any) -> Any:
         """A LocalRunner whose runs are reported; the arguments are upstream's."""
         if self._tuner.beside_pool:
             settings = {"f_run_evaluator": run_beside_pool, **settings}
         inner = self._local_runner(**{"initializer": prepare_worker, **settings})
-        return _report_runs(self._meta_schedule, inner, self)
+        return _report_runs(self.meta_schedule, inner, self)
 
     def committed_callback(self) -> Any:
         """A measure callback that reports commits and ends the search when the time is up."""
-        return _report_commits(self._meta_schedule, self)
+        return _report_commits(self.meta_schedule, self)
 
     def build(self, inner: Any, inputs: Sequence[Any]) -> list[Any]:
         """Build candidates; tell the listener of those that failed."""
         if self.expired():
-            self.end()
+            if self._leaves:
+                self.end()
+            result = self.meta_schedule.builder.BuilderResult
+            return [result(None, LEFT_OUT) for _ in inputs]
         self._listener.building(len(inputs))
         with self._turns.building():
             results = list(inner.build(inputs))
@@ -235,7 +285,7 @@ class _Clocked:
         futures: list[Any] = []
         for given in inputs:
             if self.expired():
-                futures.append(_left_out(self._meta_schedule))
+                futures.append(_left_out(self.meta_schedule))
                 continue
             with self._turns.timing():
                 (future,) = inner.run([given])
@@ -248,7 +298,7 @@ class _Clocked:
     def commit(self) -> None:
         """The database has the results of a batch."""
         self._listener.committed()
-        if self.expired():
+        if self._leaves and self.expired():
             self.end()
 
     def end(self) -> None:
@@ -309,3 +359,33 @@ def _report_commits(meta_schedule: Any, clocked: _Clocked) -> Any:
             clocked.commit()
 
     return Commits()
+
+
+def _until_expired(meta_schedule: Any, clocked: _Clocked) -> Any:
+    """Upstream's evolutionary search, which has no more candidates when the time is up."""
+    from tvm.ir.utils import derived_object
+
+    @derived_object
+    class UntilExpired(meta_schedule.search_strategy.PySearchStrategy):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.inner = meta_schedule.search_strategy.EvolutionarySearch()
+
+        def _initialize_with_tune_context(self, context: Any) -> None:
+            self.inner._initialize_with_tune_context(context)
+
+        def pre_tuning(self, *settings: Any) -> None:
+            self.inner.pre_tuning(*settings)
+
+        def post_tuning(self) -> None:
+            self.inner.post_tuning()
+
+        def generate_measure_candidates(self) -> Any:
+            return None if clocked.expired() else self.inner.generate_measure_candidates()
+
+        def notify_runner_results(self, candidates: Any, results: Any) -> None:
+            self.inner.notify_runner_results(candidates, results)
+
+        def clone(self) -> Any:
+            return UntilExpired()
+
+    return UntilExpired()

@@ -33,10 +33,11 @@ ROUNDS = 24
 _PAUSE_S = 0.05
 _BURST_S = 0.05
 
+_SLOW_S = 0.5
 _LONG_S = 12.0
-_FEWEST_TURNS = 3
-"""A network that takes seconds, as untuned ones do, is timed for about `_LONG_S` in all, yet at
-least so often."""
+_FEWEST_TURNS = 2
+"""A network that takes `_SLOW_S` or more, as untuned ones do, needs no warm-up beside the calls
+that verified it, and is timed for about `_LONG_S` in all, yet at least so often."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ class Server:
                 f"{lines[-1] if lines else 'no message'}"
             )
 
-    def sample_s(self, calls: int) -> float:
-        """Seconds a call, mean of `calls`, after as many that are not counted."""
+    def sample_s(self, calls: int, warm_up: int) -> float:
+        """Seconds a call, mean of `calls`, after `warm_up` calls that are not counted."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{calls}\n")
+        self._process.stdin.write(f"{calls} {warm_up}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -179,21 +180,25 @@ def _error(data_dir: Path, name: str, reference: str) -> float:
 
 
 def _time(servers: Sequence[Server], rounds: int, seed: int) -> dict[str, Timing]:
-    firsts_s = {server.name: server.sample_s(1) for server in servers}
+    firsts_s = {server.name: server.sample_s(1, 0) for server in servers}
+    slow = {name for name, first_s in firsts_s.items() if first_s >= _SLOW_S}
     calls: Mapping[str, int] = {
         name: max(1, min(200, int(_BURST_S / first_s))) for name, first_s in firsts_s.items()
     }
     turns: Mapping[str, int] = {
-        name: min(rounds, max(_FEWEST_TURNS, int(_LONG_S / first_s)))
+        name: min(rounds, max(_FEWEST_TURNS, int(_LONG_S / first_s))) if name in slow else rounds
         for name, first_s in firsts_s.items()
     }
-    samples: dict[str, list[float]] = {server.name: [] for server in servers}
+    samples: dict[str, list[float]] = {
+        name: [first_s] if name in slow else [] for name, first_s in firsts_s.items()
+    }
     rng = np.random.default_rng(seed)
     for _ in range(rounds):
         for index in rng.permutation(len(servers)):
             server = servers[index]
-            if len(samples[server.name]) == turns[server.name]:
+            count = calls[server.name]
+            if len(samples[server.name]) >= turns[server.name]:
                 continue
             time.sleep(_PAUSE_S)
-            samples[server.name].append(server.sample_s(calls[server.name]))
+            samples[server.name].append(server.sample_s(count, 0 if server.name in slow else count))
     return {name: Timing.of(taken, seed) for name, taken in samples.items()}

@@ -1,7 +1,8 @@
 """A network in a process of its own: `python -m schedenv.networks.server REQUEST`.
 
-Runs the prepared inputs, writes the outputs, prints `ready`; then reads a number of calls a line
-and prints seconds a call, until standard input ends.
+Runs the prepared inputs, writes the outputs, prints `ready`; then reads two numbers a line, of
+calls and of calls before them that are not counted, and prints seconds a call, until standard input
+ends.
 """
 
 from __future__ import annotations
@@ -97,11 +98,10 @@ def main() -> None:
     assert runner is not None
     if request["kind"] == "tvm":
         Placement().beside_pool()
-    runner()
     print("ready", flush=True)
     for line in sys.stdin:
-        calls = int(line)
-        for _ in range(calls):
+        calls, warm_up = map(int, line.split())
+        for _ in range(warm_up):
             runner()
         start = time.perf_counter()
         for _ in range(calls):

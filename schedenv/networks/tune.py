@@ -25,8 +25,8 @@ from schedenv.tuning.finalists import Timing
 DEFAULT_AGENT = "register-tiles"
 
 REPORT = "report.json"
-_SLICES = "slices.jsonl"
-_UNTUNED = "untuned.so"
+SLICES = "slices.jsonl"
+UNTUNED_LIBRARY = "untuned.so"
 
 TUNED, UNTUNED = "schedenv", "tvm-untuned"
 _VENDORS = {".onnx": "onnxruntime", ".pt2": "torch"}
@@ -46,6 +46,7 @@ class NetworkRequest:
         scheduler: Name of a task scheduler.
         seed: Of everything random.
         resume: Continue the run in `out`.
+        peers: Who else runs in the final comparison.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class NetworkRequest:
     scheduler: str = "gradient"
     seed: int = 0
     resume: bool = False
+    peers: tuple[Contender, ...] = ()
 
 
 class NetworkWatcher:
@@ -111,7 +113,7 @@ def tune_network(
         Bench(tasks, hardware, seed=request.seed) as bench,
     ):
         search = Search(
-            network, hardware, store, scheduler, request.agent, request.seed, out / _SLICES
+            network, hardware, store, scheduler, request.agent, request.seed, out / SLICES
         )
         search.open(bench, peaks)
         watcher.stage("search")
@@ -121,7 +123,7 @@ def tune_network(
         return NetworkOutcome(None, search, search.interrupted_by)
     watcher.stage("build")
     library = build.build_tuned(network, search.kernels, hardware, out)
-    untuned = build.build_untuned(network, hardware, out / _UNTUNED)
+    untuned = build.build_untuned(network, hardware, out / UNTUNED_LIBRARY)
     watcher.stage("confirm")
     vendor = vendor_of(request.path)
     errors, timings = compare(
@@ -129,6 +131,7 @@ def tune_network(
             Contender(vendor, vendor, request.path.resolve()),
             Contender(TUNED, "tvm", library),
             Contender(UNTUNED, "tvm", untuned),
+            *request.peers,
         ],
         network.description.inputs,
         hardware,

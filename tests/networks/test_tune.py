@@ -36,17 +36,19 @@ pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def run(small_network: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("run") / "out"
-    outcome = tune_network(NetworkRequest(small_network, 12.0, out), peaks(hw.detect()))
-    return out, outcome
+    peer = Contender("peer", "onnxruntime", small_network)
+    request = NetworkRequest(small_network, 12.0, out, peers=(peer,))
+    return out, tune_network(request, peaks(hw.detect()))
 
 
 def test_the_outputs_are_those_of_onnxruntime(run: tuple[Path, NetworkOutcome]) -> None:
     report = run[1].report
     assert report is not None
     assert report["verified"]["error_of_tolerated"].keys() == {
-        "schedenv", "tvm-untuned", "onnxruntime",
+        "schedenv", "tvm-untuned", "onnxruntime", "peer",
     }  # fmt: skip
     assert all(error <= 1 for error in report["verified"]["error_of_tolerated"].values())
+    assert report["latency_us"].keys() == report["verified"]["error_of_tolerated"].keys()
 
 
 def test_the_report_says_where_the_time_goes(run: tuple[Path, NetworkOutcome]) -> None:

@@ -18,7 +18,7 @@ from schedenv.tasks.task import Task, traffic_bytes
 if TYPE_CHECKING:
     from tvm import IRModule
 
-VERSION = 4
+VERSION = 6
 """Of the files and of the passes that made them."""
 
 DESCRIPTION = "network.json"
@@ -49,7 +49,8 @@ class KernelEntry(msgspec.Struct, frozen=True):
         names: All of them.
         calls: How often the network calls it: its weight.
         family: Its operators without numbers, such as `conv2d_add_relu`.
-        tunable: Whether it can be a task; its buffers are floats of static shape.
+        tunable: Whether it can be a task; its buffers are floats of static shape, and it does more
+            than reshape one.
         flops: Floating-point operations of one call; 0.0 if there are none, or not countable.
         bytes: Compulsory memory traffic of one call.
     """
@@ -193,7 +194,7 @@ def write(
 
 
 def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
-    flops, size, tunable = 0.0, 0, True
+    flops, size, tunable = 0.0, 0, not tvm_relax.is_reshape(kernel.mod)
     # TVM raises exceptions of many kinds on programs that are none of blocks and static buffers.
     try:
         check_buffers(kernel.name, kernel.mod)
@@ -204,7 +205,7 @@ def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
     except InputError:
         tunable = False
     except Exception:
-        tunable = size > 0
+        tunable = tunable and size > 0
     return KernelEntry(
         name=kernel.name,
         names=(kernel.name,),
