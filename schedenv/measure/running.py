@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -204,7 +205,7 @@ class Runner:
             leader = min(contenders, key=_estimate_s)
             if turn >= _TURNS and not self._leads(leader):
                 break
-            if turn >= _LEADERS_TURNS and _agree(leader):
+            if turn >= _LEADERS_TURNS and _agree(leader.estimates_s(first=1)):
                 break
             for job in contenders if turn < _TURNS else [leader]:
                 self._take_turn(job)
@@ -247,17 +248,21 @@ class Runner:
 
         The two are timed beside each other, for the new one was chosen by its times so far.
         """
-        olds_s: list[float] = []
-        news_s: list[float] = []
-        for _ in range(_MOST_TURNS):
-            for job, call_s, samples_s in ((old, old_s, olds_s), (new, _estimate_s(new), news_s)):
+        calls_s = (_estimate_s(new), old_s)
+        samples_s: tuple[list[float], list[float]] = ([], [])
+        ratios: list[float] = []
+        while len(ratios) < _MOST_TURNS and not (len(ratios) >= _LEADERS_TURNS and _agree(ratios)):
+            turn_s: list[float] = []
+            for job, call_s, taken_s in zip((new, old), calls_s, samples_s, strict=True):
                 looked = self._look(job, call_s)
                 if looked is None:
                     # Its worker, and what else that held, is gone.
                     self.yardstick = None
                     return
-                samples_s.extend(looked.look.samples_s)
-        ratio = robust_estimate(news_s) / robust_estimate(olds_s)
+                taken_s.extend(looked.look.samples_s)
+                turn_s.append(robust_estimate(looked.look.samples_s))
+            ratios.append(turn_s[0] / turn_s[1])
+        ratio = robust_estimate(samples_s[0]) / robust_estimate(samples_s[1])
         if ratio < _CONFIRMED:
             self.yardstick, self._drift, self._anchor_s = new, None, old_s * ratio
 
@@ -288,11 +293,11 @@ def _with_looks(job: Job, result: Result, run_s: float) -> Result:
     )
 
 
-def _agree(job: Job) -> bool:
-    """Whether most of a job's turns have brought about the same."""
-    logs = [math.log(estimate_s) for estimate_s in job.estimates_s(first=1)]
-    if not logs:
+def _agree(turns: Sequence[float]) -> bool:
+    """Whether most of several turns have brought about the same."""
+    if not turns:
         return True
+    logs = [math.log(turn) for turn in turns]
     middle = statistics.median(logs)
     return statistics.median(abs(log - middle) for log in logs) <= _AGREEMENT
 

@@ -37,11 +37,13 @@ def deviation(actual: Sequence[Array], expected: Sequence[Array], tolerated: flo
     """
     worst = 0.0
     for got, want in zip(actual, expected, strict=True):
-        difference = np.abs(got.astype(np.float64) - want)
-        if not np.all(np.isfinite(difference)):
+        difference = np.subtract(got, want, dtype=np.float64)
+        # NaN wins every comparison of np.max.
+        largest = float(np.max(np.abs(difference)))
+        if not math.isfinite(largest):
             return math.inf
         scale = max(float(np.max(np.abs(want))), float(np.finfo(np.float32).tiny))
-        worst = max(worst, float(np.max(difference)) / (scale * tolerated))
+        worst = max(worst, largest / (scale * tolerated))
     return worst
 
 
