@@ -6,10 +6,11 @@
 For every table the agent is trained on the five others, with several training seeds, and judged on
 the one left out: `hierarchical-pretrained` searches it beside the agent that begins with nothing,
 random and evolutionary search, and beside itself with one part of what it learned, the scales of
-its model or the weights of its policy. Its run with seed s has what training seed s modulo their
-number brought. While a policy is trained it is evaluated by tracks on the tables that it
-learns and on the one that it never sees: the learning curves. Checkpoints are kept in `--work` and
-attempts in `--work/race`, so the command can be stopped and repeated (`--resume`).
+its model or the weights of its policy, the latter also in walks so short that a policy could matter
+(`policy_headroom.py`). Its run with seed s has what training seed s modulo their number brought.
+While a policy is trained it is evaluated by tracks on the tables that it learns and on the one that
+it never sees: the learning curves. Checkpoints are kept in `--work` and attempts in `--work/race`,
+so the command can be stopped and repeated (`--resume`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from hierarchical_ablation import Lines, part
-from schedenv_agents.hierarchical import HierarchicalAgent
+from policy_headroom import SIZES
+from schedenv_agents.hierarchical import HierarchicalAgent, HierarchicalConfig
 from schedenv_agents.hierarchical.policy import Arrays
 from schedenv_agents.hierarchical.training import HierarchicalTrainer, TrackPolicy
 
@@ -42,12 +44,17 @@ from schedenv.training.untrained import untrained
 from schedenv.tuning.agent import AgentFactory, TuningContext, find_agent
 
 PRETRAINED = "hierarchical-pretrained"
-PARTS = {
-    PRETRAINED: ("actor", "critic", "model"),
-    "scales-only": ("model",),
-    "policy-only": ("actor", "critic"),
+WHOLE, SHORT = SIZES["whole"], SIZES["short"]
+NETWORKS = ("actor", "critic")
+TAUGHT: dict[str, tuple[HierarchicalConfig, tuple[str, ...]]] = {
+    PRETRAINED: (WHOLE, (*NETWORKS, "model")),
+    "scales-only": (WHOLE, ("model",)),
+    "policy-only": (WHOLE, NETWORKS),
+    "short-policy-only": (SHORT, NETWORKS),
+    "short-untaught": (SHORT, ()),
 }
-"""Contestants by what they have of the training: the policy's networks, the model's scales."""
+"""Contestants: how long their walks are (`policy_headroom.py`), and what they have of the training,
+the policy's networks or the model's scales."""
 PEERS = ("random", "evolutionary", "greedy", "hierarchical")
 TRACK_STEPS = 8
 CURVE = "curve.csv"
@@ -141,14 +148,15 @@ def draw(steps: Doubles, shares: Doubles, path: Path) -> None:
 
 def pretrained(name: str, weights: Mapping[str, Sequence[Arrays]]) -> AgentFactory:
     """The agent with a part of what was learned on other tables than it searches; by task."""
+    config, parts = TAUGHT[name]
 
     def its(learned: Arrays) -> Arrays:
-        return {key: array for key, array in learned.items() if key.startswith(PARTS[name])}
+        return {key: array for key, array in learned.items() if key.startswith(parts)}
 
     def create(space: SearchSpace, seed: int, context: TuningContext | None) -> HierarchicalAgent:
         assert context is not None
         of_task = weights[context.task.name]
-        return HierarchicalAgent(space, seed, weights=its(of_task[seed % len(of_task)]))
+        return HierarchicalAgent(space, seed, config, its(of_task[seed % len(of_task)]))
 
     return AgentFactory(name, create)
 
@@ -190,7 +198,7 @@ def main() -> None:
         for name, table in tables.items()
     }
     arena = RecordedArena(
-        [*map(find_agent, PEERS), *(pretrained(name, weights) for name in PARTS)], tables
+        [*map(find_agent, PEERS), *(pretrained(name, weights) for name in TAUGHT)], tables
     )
     out = arguments.work / "race"
     request = Request(
@@ -208,10 +216,10 @@ def main() -> None:
         part(field, request, at, others, "evolutionary")
         for at in checkpoints_of(request.axis, request.limit)[1:]
     ]
-    untaught = dict.fromkeys(field.agents, "hierarchical")
+    untaught = dict.fromkeys(field.agents, "hierarchical") | {"short-policy-only": "short-untaught"}
     parts += [
-        part(field, request, at, untaught, "hierarchical, not pretrained")
-        for at in checkpoints_of(request.axis, request.limit)[1:3]
+        part(field, request, at, untaught, "the untaught one")
+        for at in checkpoints_of(request.axis, request.limit)[1:4]
     ]
     said = "\n\n".join([curve_table(steps, shares), *parts]) + "\n"
     print(said)
