@@ -20,6 +20,9 @@ from schedenv.measure import Result
 from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
 from schedenv.space.draft import Drafter
 
+from .coordinates import Coordinates
+from .forecast import Forecast, one_thread
+
 
 @dataclass(frozen=True)
 class GreedyConfig:
@@ -29,6 +32,11 @@ class GreedyConfig:
         storm: Random points measured before the first descent.
         later_storm: Random points measured when every start has been descended from.
         starts: Descents after a storm, from its best points.
+        drafted: Share of the random points that are drawn to fit the registers
+            (`schedenv.space.draft`); the others are uniform.
+        batch: Points asked for at once at most. Few, so that a descent moves on as soon as a
+            neighbour is better; the machine builds two at a time and idles more, the fewer there
+            are.
         from_default: The first storm is the space's default point alone, not `storm` random ones.
         test: Of a neighbour being faster: Mann-Whitney's, which asks nothing of the noise, or
             Student's.
@@ -36,21 +44,28 @@ class GreedyConfig:
         worthwhile: A descent does not start at a point that is this many times slower than the
             best known one; below the factor at which the measurer stops timing early.
         speculate: When a batch is not full, add points one step further along its moves.
+        forecast: Neighbours are asked for in the order in which a model of what was measured has
+            them (`agents/forecast.py`); if not, at random.
+        optimism: How many standard deviations a forecast time is believed to be too long.
     """
 
-    storm: int = 40
-    later_storm: int = 24
-    starts: int = 3
+    storm: int = 8
+    later_storm: int = 4
+    starts: int = 1
+    drafted: float = 0.8
+    batch: int = 4
     from_default: bool = False
     test: Literal["mann-whitney", "student"] = "mann-whitney"
     significance: float = 0.05
     worthwhile: float = 1.8
     speculate: bool = False
+    forecast: bool = False
+    optimism: float = 1.0
 
 
 DROPLET = GreedyConfig(
-    storm=1, later_storm=1, starts=1, from_default=True, test="student", worthwhile=math.inf,
-    speculate=True,
+    storm=1, later_storm=1, starts=1, drafted=0.0, batch=16, from_default=True, test="student",
+    worthwhile=math.inf, speculate=True,
 )  # fmt: skip
 """Droplet Search as published (AutoTVM): one descent from the plainest schedule, by Student's test.
 
@@ -60,6 +75,9 @@ ends, this one draws a random point and goes on from the best point that it has 
 so that it can be compared at equal time.
 """
 
+REGISTER_TILES = GreedyConfig(storm=32, later_storm=24, starts=3, drafted=0.0, batch=16)
+"""Longer storms in larger batches, for spaces that are searched but once for a whole network."""
+
 
 class GreedyLocalAgent:
     """Random exploration, then coordinate descent from the best points found.
@@ -68,12 +86,18 @@ class GreedyLocalAgent:
         space: The task's points.
         seed: Of the exploration and of the order of the neighbours.
         config: Settings.
+
+    Raises:
+        InstallError: Neighbours are to be forecast, and threadpoolctl is missing.
     """
 
     def __init__(self, space: SearchSpace, seed: int, config: GreedyConfig | None = None) -> None:
         self._space = space
         self._config = config or GreedyConfig()
         self._rng = np.random.default_rng(seed)
+        self._drafter = Drafter(space)
+        self._coordinates = Coordinates(space)
+        self._pools = one_thread("greedy-forecast") if self._config.forecast else None
         self._storm_left = self._config.storm
         self._seen: dict[Point, Result] = {}
         self._centres: set[Point] = set()
@@ -85,6 +109,7 @@ class GreedyLocalAgent:
 
     def ask(self, count: int) -> list[Point]:
         """The rest of the storm, or unvisited neighbours of the centre."""
+        count = min(count, self._config.batch)
         self._asked, self._asked_storm = {}, 0
         if self._storm_left == 0 and not self._queue:
             self._restart()
@@ -93,6 +118,9 @@ class GreedyLocalAgent:
             if self._config.from_default and not self._seen:
                 return [self._space.default()]
             return [self._draw() for _ in range(self._asked_storm)]
+        if self._pools is not None:
+            with self._pools.limit(limits=1):
+                self._rank()
         batch, self._queue = self._queue[:count], self._queue[count:]
         if self._config.speculate:
             batch += self._further(batch, count - len(batch))
@@ -124,7 +152,18 @@ class GreedyLocalAgent:
 
     def _draw(self) -> Point:
         """A point of a storm."""
+        if self._config.drafted and self._rng.random() < self._config.drafted:
+            return self._drafter.sample(self._rng, self._seen)
         return self._space.sample(self._rng)
+
+    def _rank(self) -> None:
+        """Put the neighbours that a forecast finds promising first."""
+        seconds = {p: _estimate_s(r) if r.ok else math.inf for p, r in self._seen.items()}
+        forecast = Forecast.of(self._coordinates, seconds)
+        if forecast is not None:
+            points = [point for _, point in self._queue]
+            order = np.argsort(forecast.optimistic(points, self._config.optimism), kind="stable")
+            self._queue = [self._queue[index] for index in order]
 
     def _choose_starts(self) -> None:
         """Rank what is known; descents start at the best points that were not a centre yet."""
@@ -194,6 +233,18 @@ class DropletAgent(GreedyLocalAgent):
         super().__init__(space, seed, DROPLET)
 
 
+class ForecastGreedyAgent(GreedyLocalAgent):
+    """Greedy local search that measures the neighbours first that a model finds promising.
+
+    Args:
+        space: The task's points.
+        seed: Of the exploration, and of the order of neighbours that nothing is known of.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed, GreedyConfig(forecast=True))
+
+
 class RegisterTileAgent(GreedyLocalAgent):
     """Greedy local search whose first storm is drafted (`schedenv.space.draft`).
 
@@ -205,8 +256,7 @@ class RegisterTileAgent(GreedyLocalAgent):
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
-        super().__init__(space, seed, GreedyConfig(storm=32))
-        self._drafter = Drafter(space)
+        super().__init__(space, seed, REGISTER_TILES)
 
     def _draw(self) -> Point:
         if self._centres:

@@ -14,7 +14,7 @@ seeds.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64, help="budget of an attempt on a table")
     parser.add_argument("--agents", nargs="+", choices=configurations(), help="by default all")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="attempts on tables at once")
     parser.add_argument("--out", type=Path, default=Path("out/hierarchical_ablation"))
     parser.add_argument("--resume", action="store_true", help="go on with the race in --out")
     parser.add_argument("--to", type=Path, default=None, help="where to write the report")
@@ -93,6 +94,7 @@ def main() -> None:
         RANDOM,
         arguments.out,
         arguments.resume,
+        arguments.jobs,
     )
     race(request, Lines())
     text = report(request, arena)
@@ -113,20 +115,39 @@ def report(request: Request, arena: RecordedArena | LiveArena) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def part(field: Field, request: Request, at: float) -> str:
-    """The table of one part of the budget."""
+def part(
+    field: Field,
+    request: Request,
+    at: float,
+    others: Mapping[str, str] | None = None,
+    other: str = "the whole agent",
+) -> str:
+    """The table of one part of the budget.
+
+    Args:
+        field: Of the race.
+        request: The race.
+        at: The part.
+        others: Whom an agent is compared with, beside random search; None for the whole one.
+        other: How the report calls these.
+    """
+    if others is None:
+        others = {name: whole_of(name, field.agents) or name for name in field.agents}
     lines = [
         f"Within {at:g} {request.axis.value}:",
         "",
-        "| agent | quality | better than the whole agent | better than random |",
+        f"| agent | quality | better than {other} | better than random |",
         "|---|---:|---:|---:|",
     ]
     for name in field.agents:
         ours = field.scores(name, request.axis, at)
         cells = [text(interquartile_mean(ours))]
-        for other in (whole_of(name, field.agents), RANDOM if name != RANDOM else None):
-            theirs = other and field.scores(other, request.axis, at)
-            cells.append(text(probability_of_improvement(ours, theirs)) if theirs else "-")
+        for rival in (others[name], RANDOM):
+            if rival == name or rival not in field.agents:
+                cells.append("-")
+                continue
+            theirs = field.scores(rival, request.axis, at)
+            cells.append(text(probability_of_improvement(ours, theirs)))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from schedenv.errors import InstallError
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 from schedenv.space.draft import Drafter
 
+from ..coordinates import Coordinates, Floats
+from ..forecast import Forecast, one_thread
 from .bandit import SlidingWindowBandit
 from .config import PAPER, HierarchicalConfig
 from .encoding import Encoding
-from .model import Floats, Model
 from .policy import Arrays, Policy
+from .relevance import SCALES
 from .tracks import Tracks, Walk
 
 _SHORTLIST = 256
-_FEWEST_TIMED = 2
 _TRIES = 30
 _CHEAPEST_S = 1e-3
 
@@ -40,8 +40,10 @@ class HierarchicalAgent:
         space: The task's points.
         seed: Of everything random.
         config: Settings.
-        weights: What the policy learned on other tasks; None to begin with random ones. It goes on
-            learning either way.
+        weights: What was learned on other tasks: the policy's weights, with which it goes on
+            learning, and under `SCALES` how much each kind of knob matters. Either may be missing;
+            None for neither.
+        tracks: Walks through the space; None for those of the configuration.
 
     Raises:
         InstallError: torch or threadpoolctl is missing.
@@ -53,24 +55,19 @@ class HierarchicalAgent:
         seed: int,
         config: HierarchicalConfig | None = None,
         weights: Arrays | None = None,
+        tracks: Tracks | None = None,
     ) -> None:
-        try:
-            from threadpoolctl import ThreadpoolController
-        except ImportError:
-            raise InstallError(
-                "the hierarchical agent needs threadpoolctl, which is not installed; "
-                "run: pip install 'schedenv[models]'"
-            ) from None
-        self._pools = ThreadpoolController()
+        self._pools = one_thread("hierarchical")
         self._space = space
         self._config = config = config or HierarchicalConfig()
         self._rng = np.random.default_rng(seed)
         self._drafter = Drafter(space)
-        self._encoding = Encoding(space)
+        scales = None if weights is None else weights.get(SCALES)
+        self._coordinates = Coordinates(space, scales)
         self._bandit = SlidingWindowBandit(len(space.sketches), config.exploration, config.window)
-        self._tracks = Tracks(space, self._encoding, config)
+        self._tracks = tracks or Tracks(space, Encoding(space), config)
         self._policy = Policy(config, seed) if config.learn_policy and config.model else None
-        if self._policy is not None and weights is not None:
+        if self._policy is not None and weights is not None and weights.keys() - {SCALES}:
             self._policy.load(weights)
         self._seconds: dict[Point, float] = {}
         self._costs: dict[Point, float] = {}
@@ -92,7 +89,7 @@ class HierarchicalAgent:
             points = self._fresh([], min(count, config.first))
         else:
             self._arm = self._choose_sketch()
-            score = None if model is None else partial(self._optimistic, model)
+            score = None if model is None else partial(model.optimistic, optimism=config.optimism)
             walk = self._tracks.walk(self._starts(self._arm), score, self._policy, self._rng)
             self._ended_early += walk.ended_early
             points = self._fresh(self._best(walk, model), min(count, config.batch))
@@ -126,13 +123,9 @@ class HierarchicalAgent:
             "tracks_ended_early": self._ended_early,
         }
 
-    def _fit(self) -> Model | None:
+    def _fit(self) -> Forecast | None:
         """A model of what was measured; None if it is switched off or too little is known."""
-        timed = sum(np.isfinite(second) for second in self._seconds.values())
-        if not self._config.model or timed < _FEWEST_TIMED:
-            return None
-        rows = self._space.encode(list(self._seconds))
-        return Model(self._encoding.own(rows), np.array(list(self._seconds.values())))
+        return Forecast.of(self._coordinates, self._seconds) if self._config.model else None
 
     def _choose_sketch(self) -> int:
         if self._config.sketch_bandit:
@@ -145,32 +138,24 @@ class HierarchicalAgent:
         elites = self._ranked()[: round(config.elites * config.tracks)]
         return [*elites, *(self._sample(sketch) for _ in range(config.tracks - len(elites)))]
 
-    def _optimistic(self, model: Model, points: Sequence[Point]) -> Floats:
-        """Log seconds of points, as short as they may well be."""
-        mean, deviation = model.predict(self._encoding.own(self._space.encode(points)))
-        return mean - self._config.optimism * deviation
-
-    def _best(self, walk: Walk, model: Model | None) -> list[Point]:
+    def _best(self, walk: Walk, model: Forecast | None) -> list[Point]:
         """What to measure next of a walk, the most promising first."""
-        seen = walk.seen if self._config.score_neighbours and model is not None else walk.visited
+        config = self._config
+        seen = walk.seen if config.score_neighbours and model is not None else walk.visited
         fresh = [point for point in seen if point not in self._asked]
         if model is None or not fresh:
             return fresh
-        features = self._encoding.own(self._space.encode(fresh))
-        mean, deviation = model.predict(features)
-        config = self._config
-        price = config.thrift * self._log_costs(features)
-        scores = mean - config.optimism * deviation + price
+        price = config.thrift * self._log_costs(fresh)
+        scores = model.optimistic(fresh, config.optimism) + price
         shortlist = np.argsort(scores, kind="stable")[:_SHORTLIST]
-        chosen = model.choose(features[shortlist], config.batch, config.optimism, price[shortlist])
-        return [fresh[shortlist[index]] for index in chosen]
+        points = [fresh[index] for index in shortlist]
+        return model.choose(points, config.batch, config.optimism, price[shortlist])
 
-    def _log_costs(self, features: Floats) -> Floats:
+    def _log_costs(self, points: Sequence[Point]) -> Floats:
         """Log seconds that building, verifying and timing each candidate may take."""
         if not self._config.thrift:
-            return np.zeros(len(features))
-        rows = self._encoding.own(self._space.encode(list(self._costs)))
-        return Model(rows, np.array(list(self._costs.values()))).predict(features)[0]
+            return np.zeros(len(points))
+        return Forecast(self._coordinates, self._costs).predict(points)[0]
 
     def _fresh(self, points: Sequence[Point], count: int) -> list[Point]:
         """The first `count` points, filled up with random ones not asked for before."""

@@ -105,6 +105,29 @@ class Tracks:
         steps = _together(taken) if score is not None and taken else None
         return Walk(list(visited), list(seen), steps, ended_early, np.stack(best), last)
 
+    def log_odds(
+        self,
+        options: Sequence[Sequence[Point]],
+        states: Floats,
+        changes: Floats,
+        counts: npt.NDArray[np.intp],
+        policy: Policy | None,
+    ) -> Floats:
+        """Log probabilities of the moves, the policy's or equal ones; minus infinity beyond.
+
+        Args:
+            options: The neighbours of each point, for those who know more of them than features.
+            states: See `Steps`; so are the next two.
+            changes: What each move changes.
+            counts: Moves of each point.
+            policy: Who chooses; None for moves at random.
+        """
+        del options
+        if policy is not None:
+            return policy.log_odds(states, changes, counts)
+        filled = np.arange(changes.shape[1])[None] < counts[:, None]
+        return np.where(filled, -np.log(counts)[:, None], -np.inf)
+
     def _step(
         self,
         points: list[Point],
@@ -121,10 +144,7 @@ class Tracks:
         flat = self._shared([point for neighbours in options for point in neighbours])
         filled = np.arange(counts.max())[None] < counts[:, None]
         changes[filled] = flat - np.repeat(states, counts, axis=0)
-        if policy is not None:
-            log_odds = policy.log_odds(states, changes, counts)
-        else:
-            log_odds = np.where(filled, -np.log(counts)[:, None], -np.inf)
+        log_odds = self.log_odds(options, states, changes, counts, policy)
         # Gumbel's trick: the largest of noisy log probabilities is a draw from them.
         noisy = np.where(filled, log_odds + rng.gumbel(size=log_odds.shape), -np.inf)
         actions = noisy.argmax(axis=1)
@@ -151,7 +171,7 @@ class Tracks:
         return self._neighbours[point]
 
     def _shared(self, points: Sequence[Point]) -> Floats:
-        return self._encoding.shared(self._space.encode(points))
+        return self._encoding.of(points)
 
 
 @dataclass(frozen=True)

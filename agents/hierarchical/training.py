@@ -1,8 +1,9 @@
-"""Training of the hierarchical agent's policy on other tasks than the one to be tuned.
+"""Training of the hierarchical agent on other tasks than the one to be tuned.
 
-Tracks walk as in a search, but on what a recorded table or a cost model says of every point, and
-the policy learns from each walk (HARL trains on predicted times too, but begins anew with every
-task). The policy's inputs mean the same in every space, so its weights serve any task.
+How much each kind of knob matters is learned once, from random points (`relevance.py`). Tracks walk
+as in a search, but on what a recorded table or a cost model says of every point, and the policy
+learns from each walk (HARL trains on predicted times too, but begins anew with every task). The
+policy's inputs mean the same in every space, so its weights serve any task.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from schedenv.training.sources import Sources
 from schedenv.training.trainer import Setting
 from schedenv.tuning.agent import Agent, TuningContext
 
+from ..coordinates import ROLES, Floats
 from .agent import HierarchicalAgent
 from .config import HierarchicalConfig
 from .encoding import Encoding
-from .model import Floats
 from .policy import Arrays, Policy, check_weights
+from .relevance import SCALES, Relevance, check_scales
 from .tracks import Tracks, Walk
 
 EPISODES = 32
@@ -38,7 +40,9 @@ EPISODES = 32
 
 
 class HierarchicalTrainer(Trainer):
-    """Trains the policy over knob edits of `HierarchicalAgent`; see `Trainer`.
+    """Trains the policy over knob edits of `HierarchicalAgent`, and its model's scales.
+
+    See `Trainer`.
 
     The setting `environments` is the number of tracks side by side, `track_steps` their length;
     the others are those of `HierarchicalConfig`.
@@ -61,7 +65,9 @@ class HierarchicalTrainer(Trainer):
         self._seed, self._steps = seed, 0
         self._rng = np.random.default_rng(seed)
         self._policy = Policy(config, seed)
-        self._places = [_Place(landscape, config) for landscape in envs.landscapes]
+        self._landscapes = envs.landscapes
+        self._scales: Floats | None = None
+        self._places = [_Place(landscape, config) for landscape in self._landscapes]
         self._tracks = int(settings["environments"])
 
     @property
@@ -71,6 +77,8 @@ class HierarchicalTrainer(Trainer):
 
     def learn(self) -> Mapping[str, float]:
         """One walk on every task, each followed by what the policy learns from it."""
+        if self._scales is None:
+            self._scales = self._learn_scales()
         gains, rollouts = [], []
         for place in self._places:
             walk = place.walk(self._tracks, self._policy, self._rng)
@@ -90,8 +98,9 @@ class HierarchicalTrainer(Trainer):
         }
 
     def weights(self) -> Arrays:
-        """Actor and critic."""
-        return self._policy.weights()
+        """Actor, critic, and how much each kind of knob matters."""
+        scales = np.ones(len(ROLES)) if self._scales is None else self._scales
+        return {**self._policy.weights(), SCALES: scales}
 
     def state(self) -> Arrays:
         """The moments of their optimisers."""
@@ -103,9 +112,17 @@ class HierarchicalTrainer(Trainer):
         The random numbers to come are those of the seed and the steps, not those that an
         uninterrupted run would have drawn.
         """
+        check_scales(weights)
         self._policy.load(weights, state)
+        self._scales = np.array(weights[SCALES]) if steps else None
         self._steps = steps
         self._rng = np.random.default_rng([self._seed, steps])
+
+    def _learn_scales(self) -> Floats:
+        relevance = Relevance(np.random.default_rng(self._seed))
+        for landscape in self._landscapes:
+            relevance.add(landscape.space, landscape.seconds)
+        return relevance.scales()
 
     @classmethod
     def make_policy(cls, weights: Arrays) -> TrackPolicy:
@@ -128,17 +145,18 @@ class HierarchicalTrainer(Trainer):
 
 
 class TrackPolicy:
-    """What a checkpoint holds: weights of a policy that scores moves of tracks.
+    """What a checkpoint holds: a policy that scores moves of tracks, and scales for the model.
 
     Args:
-        weights: As `Policy.weights` gives them.
+        weights: As `HierarchicalTrainer.weights` gives them.
 
     Raises:
-        ValueError: They are not a policy's.
+        ValueError: They are not a trainer's.
     """
 
     def __init__(self, weights: Arrays) -> None:
         check_weights(weights)
+        check_scales(weights)
         self.weights = weights
 
     def act(

@@ -66,6 +66,12 @@ def compare(
             help="Go on with the race in --out; contestants, tasks and seeds may be added.",
         ),
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            help="Attempts at once, with --tables alone; the results are those of one by one."
+        ),
+    ] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")
     ] = False,
@@ -78,7 +84,7 @@ def compare(
     if trials is None and seconds is None:
         trials, seconds = (None, _SECONDS) if specs else (_TRIALS, None)
     arena = make_arena(names, specs, tables, out)
-    request = Request(arena, seeds, trials, seconds, reference, out, resume)
+    request = Request(arena, seeds, trials, seconds, reference, out, resume, jobs)
     command = _command(agents, specs, tables, request)
     run_race(request, command, standings_table, as_json=as_json)
 
@@ -91,6 +97,8 @@ def _command(agents: str, specs: list[str], tables: str | None, request: Request
         words += ["--trials", str(request.trials)]
     if request.seconds is not None:
         words += ["--seconds", f"{request.seconds:g}"]
+    if request.jobs != 1:
+        words += ["--jobs", str(request.jobs)]
     if request.reference is not None:
         words += ["--reference", request.reference]
     return shlex.join([*words, "--out", str(request.out), "--resume"])

@@ -35,6 +35,8 @@ class RecordedArena:
         tables: By title.
     """
 
+    independent = True
+
     def __init__(self, agents: Sequence[AgentFactory], tables: Mapping[str, Table]) -> None:
         self._factories = {factory.name: factory for factory in agents}
         self._tables = tables
@@ -84,6 +86,8 @@ class LiveArena:
     Raises:
         MemoryLimitError: A task does not fit in memory.
     """
+
+    independent = False
 
     def __init__(
         self,

@@ -15,10 +15,12 @@ from schedenv.comparison.attempts import (
     RESULTS,
     Attempt,
     Facts,
+    Key,
     keep_attempt,
     read_attempts,
     write_results,
 )
+from schedenv.comparison.processes import at_once
 from schedenv.comparison.scores import Axis
 from schedenv.comparison.summary import Summary, summarise, write_summary
 from schedenv.errors import InputError, OutputDirError
@@ -40,6 +42,11 @@ class Arena(Protocol):
     @property
     def tasks(self) -> Sequence[str]:
         """Titles of the tasks."""
+        ...
+
+    @property
+    def independent(self) -> bool:
+        """Whether attempts that go on at once have the results that they have one by one."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -81,6 +88,8 @@ class Request:
         reference: Whom the others are compared with; None for the first contestant.
         out: The race's directory.
         resume: Go on with the race in `out`; contestants, tasks and seeds may be added.
+        jobs: Attempts that go on at once, each in a process of its own; more than one only where
+            attempts do not disturb each other.
 
     Raises:
         InputError: A number or the reference cannot be used.
@@ -93,11 +102,18 @@ class Request:
     reference: str | None
     out: Path
     resume: bool = False
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         self.budget()
-        if self.seeds < 1:
-            raise InputError(f"expected --seeds of at least 1, got {self.seeds}")
+        for name, number in (("--seeds", self.seeds), ("--jobs", self.jobs)):
+            if number < 1:
+                raise InputError(f"expected {name} of at least 1, got {number}")
+        if self.jobs > 1 and not self.arena.independent:
+            raise InputError(
+                f"expected --jobs 1 for a race on this machine, got {self.jobs}: attempts that go "
+                "on at once disturb each other's times. Recorded tables can be raced on by several"
+            )
         for kind, names in (("agents", self.arena.agents), ("tasks", self.arena.tasks)):
             twice = sorted({name for name in names if list(names).count(name) > 1})
             if twice:
@@ -144,7 +160,7 @@ class Watcher:
         """The finalists of a task are timed together."""
 
 
-def order_of(tasks: Sequence[str], agents: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
+def order_of(tasks: Sequence[str], agents: Sequence[str], seeds: int) -> list[Key]:
     """The order of attempts: (task, agent, seed).
 
     Seed after seed; within one the tasks are shuffled, and within a task the contestants, one
@@ -184,14 +200,11 @@ def race(request: Request, watcher: Watcher | None = None) -> Summary:
     order = order_of(arena.tasks, arena.agents, request.seeds)
     with _terminable():
         watcher.begin(len(order), sum(key in made for key in order))
-        for key in order:
-            if key in made:
-                continue
-            budget = request.budget()
-            watcher.attempt(*key, budget)
-            made[key] = arena.attempt(*key, budget)
-            keep_attempt(out, made[key])
-            watcher.made(made[key])
+        left = [key for key in order if key not in made]
+        for attempt in _attempts(request, left, watcher):
+            made[attempt.key] = attempt
+            keep_attempt(out, attempt)
+            watcher.made(attempt)
         attempts = [made[key] for key in order]
         arena.finish(attempts, watcher)
     facts, judged = arena.judge(attempts)
@@ -199,6 +212,19 @@ def race(request: Request, watcher: Watcher | None = None) -> Summary:
     summary = summarise(request, facts, judged)
     write_summary(out, summary)
     return summary
+
+
+def _attempts(request: Request, keys: Sequence[Key], watcher: Watcher) -> Iterator[Attempt]:
+    """Make attempts, one by one or several at once."""
+    if request.jobs > 1:
+        yield from at_once(
+            lambda key: request.arena.attempt(*key, request.budget()), keys, request.jobs
+        )
+        return
+    for key in keys:
+        budget = request.budget()
+        watcher.attempt(*key, budget)
+        yield request.arena.attempt(*key, budget)
 
 
 def _describe(request: Request) -> dict[str, Any]:

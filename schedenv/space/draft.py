@@ -35,7 +35,7 @@ class Drafter:
 
     Args:
         space: The points. A draft that is not one of them is never drawn, so that a recorded table
-            can be drawn from as well.
+            can be drawn from as well; most tables hold none, and are then drawn from uniformly.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -44,11 +44,17 @@ class Drafter:
 
     def sample(self, rng: np.random.Generator, known: Container[Point] = ()) -> Point:
         """Draw a point that is not among the known ones; if none is found soon, any point."""
+        legal = False
         for _ in range(_TRIES if self._tiled else 0):
             sketch = self._tiled[int(rng.integers(len(self._tiled)))]
             point = draft(self._space, sketch, rng)
-            if point not in known and self._space.is_legal(point):
-                return point
+            if self._space.is_legal(point):
+                legal = True
+                if point not in known:
+                    return point
+        if not legal:
+            # A table without drafts: looking for them costs more than all the rest of a search.
+            self._tiled = []
         return self._space.sample(rng)
 
 

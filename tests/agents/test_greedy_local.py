@@ -1,5 +1,7 @@
 """Greedy local search on landscapes whose optimum is known."""
 
+from dataclasses import replace
+
 import numpy as np
 from schedenv_agents.greedy_local import DropletAgent, GreedyConfig, GreedyLocalAgent
 from schedenv_agents.random import RandomAgent
@@ -7,7 +9,7 @@ from schedenv_agents.random import RandomAgent
 from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import Point, Space
 
-from .landscape import best_distance, judged
+from .landscape import best_distance, distance, goal, judged
 
 
 def test_it_comes_nearer_to_the_optimum_than_random_search_with_equal_trials(
@@ -21,7 +23,7 @@ def test_it_comes_nearer_to_the_optimum_than_random_search_with_equal_trials(
 
 def start_at_the_best_of_a_storm(space: Space) -> tuple[GreedyLocalAgent, str]:
     """An agent after its storm, about to descend, and its centre."""
-    agent = GreedyLocalAgent(space, 0, GreedyConfig(storm=8, starts=1))
+    agent = GreedyLocalAgent(space, 0, GreedyConfig(storm=8, batch=8, starts=1))
     storm = agent.ask(8)
     agent.tell([judged(p, 1e-6 * (2 if n else 1)) for n, p in enumerate(storm)])
     return agent, str(storm[0])
@@ -35,6 +37,40 @@ def test_it_descends_from_the_best_point_of_its_storm_through_its_neighbours(
     assert agent.state_dict()["centre"] == centre
     assert set(asked) <= set(tiny_space.neighbours(Point.parse(centre)))
     assert len(set(asked)) == 8
+
+
+def test_it_asks_for_few_points_at_once_so_that_it_can_move_on_soon(tiny_space: Space) -> None:
+    agent = GreedyLocalAgent(tiny_space, 0)
+    storm = [point for _ in range(2) for point in told(agent, agent.ask(16))]
+    assert len(storm) == GreedyConfig.storm == 2 * GreedyConfig.batch
+    assert len(agent.ask(16)) == GreedyConfig.batch
+    assert agent.state_dict()["centre"] in map(str, storm)
+
+
+def told(agent: GreedyLocalAgent, points: list[Point]) -> list[Point]:
+    """The points, after the agent was told of them."""
+    agent.tell([judged(point, 1e-6) for point in points])
+    return points
+
+
+def test_neighbours_come_in_the_order_in_which_a_model_has_them_if_it_is_told_to(
+    tiny_space: Space,
+) -> None:
+    target = goal(tiny_space)
+
+    def first_distances(config: GreedyConfig) -> float:
+        """How far the neighbours are that it asks for first, after a storm."""
+        found = []
+        for seed in range(8):
+            agent = GreedyLocalAgent(tiny_space, seed, config)
+            for _ in range(config.storm // config.batch):
+                points = agent.ask(config.batch)
+                agent.tell([judged(p, 1e-6 * (1 + distance(p, target))) for p in points])
+            found += [distance(point, target) for point in agent.ask(config.batch)]
+        return float(np.mean(found))
+
+    config = GreedyConfig(storm=32)
+    assert first_distances(replace(config, forecast=True)) < first_distances(config)
 
 
 def test_it_moves_to_the_best_of_the_faster_neighbours(tiny_space: Space) -> None:
@@ -88,7 +124,7 @@ def test_when_every_start_is_used_up_it_storms_again(tiny_space: Space) -> None:
 def test_it_looks_one_step_further_along_its_moves_when_told_to_fill_its_batches(
     tiny_space: Space,
 ) -> None:
-    config = GreedyConfig(storm=1, from_default=True, speculate=True)
+    config = GreedyConfig(storm=1, batch=1000, from_default=True, speculate=True)
     agent = GreedyLocalAgent(tiny_space, 0, config)
     (centre,) = agent.ask(1000)
     agent.tell([judged(centre, 1e-6)])

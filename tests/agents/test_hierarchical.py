@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from schedenv_agents.coordinates import Coordinates
+from schedenv_agents.forecast import Forecast
 from schedenv_agents.hierarchical import PAPER, HierarchicalAgent, HierarchicalConfig
 from schedenv_agents.hierarchical.bandit import SlidingWindowBandit
 from schedenv_agents.hierarchical.encoding import Encoding
-from schedenv_agents.hierarchical.model import Model
 from schedenv_agents.hierarchical.policy import Policy
 from schedenv_agents.hierarchical.tracks import Score, Tracks
 
@@ -69,41 +68,9 @@ class TestBandit:
         assert bandit.choose() == 0, "not in the window any more"
 
 
-class TestModel:
-    def test_it_says_what_it_was_told_and_is_sure_of_it(self) -> None:
-        rng = np.random.default_rng(0)
-        features = rng.uniform(0, 8, (30, 4))
-        seconds = np.exp(np.sin(features[:, 0]) + 0.05 * features[:, 1] - 8)
-        mean, deviation = Model(features, seconds).predict(features)
-        np.testing.assert_allclose(mean, np.log(seconds), atol=0.15)
-        far, unsure = Model(features, seconds).predict(features + 100)
-        assert unsure.min() > deviation.max()
-        np.testing.assert_allclose(far, np.log(seconds).mean())
-
-    def test_failures_count_as_the_slowest(self) -> None:
-        features = np.array([[0.0], [1.0], [10.0]])
-        mean, _ = Model(features, np.array([1.0, 2.0, np.inf])).predict(features)
-        assert mean[2] == mean.max()
-
-    def test_points_chosen_together_do_not_repeat_each_other(self) -> None:
-        model = Model(np.array([[0.0], [20.0]]), np.array([1.0, 1.1]))
-        candidates = np.array([[5.0], [5.01], [5.02], [14.0]])
-        assert 3 in model.choose(candidates, 2, 2.0)
-
-
-@given(seed=st.integers(0, 1000))
-def test_points_are_equal_in_own_coordinates_only_if_they_are_equal(
-    seed: int, tiny_space: Space
-) -> None:
-    rng = np.random.default_rng(seed)
-    points = [tiny_space.sample(rng) for _ in range(2)]
-    one, other = Encoding(tiny_space).own(tiny_space.encode(points))
-    assert (one == other).all() == (points[0] == points[1])
-
-
-def predicted(model: Model, encoding: Encoding, space: Space) -> Score:
-    """What the model expects of points."""
-    return lambda points: model.predict(encoding.own(space.encode(points)))[0]
+def expected(forecast: Forecast) -> Score:
+    """What a forecast expects of points."""
+    return lambda points: forecast.predict(points)[0]
 
 
 class TestTracks:
@@ -113,10 +80,9 @@ class TestTracks:
         rng = np.random.default_rng(0)
         encoding = Encoding(tiny_space)
         starts = [tiny_space.sample(rng) for _ in range(16)]
-        features = encoding.own(tiny_space.encode(starts))
-        model = Model(features, rng.uniform(1, 2, len(starts)))
+        seconds = dict(zip(starts, rng.uniform(1, 2, len(starts)), strict=True))
         config = replace(PLAIN, steps=8, stop_every=2, fewest_tracks=4)
-        score = predicted(model, encoding, tiny_space)
+        score = expected(Forecast(Coordinates(tiny_space), seconds))
         walk = Tracks(tiny_space, encoding, config).walk(starts, score, Policy(config, seed=0), rng)
         assert walk.ended_early == 16
         assert walk.best.shape == (7, 16)
@@ -134,12 +100,13 @@ class TestPolicy:
         rng = np.random.default_rng(0)
         encoding = Encoding(tiny_space)
         starts = [tiny_space.sample(rng) for _ in range(32)]
-        rows = tiny_space.encode(starts)
+        coordinates = Coordinates(tiny_space)
         # Fast where the first coordinate of the tiling is large.
-        model = Model(encoding.own(rows), np.exp(-encoding.own(rows)[:, -8:].sum(axis=1)))
+        logs = -coordinates.of(starts)[:, -8:].sum(axis=1)
+        forecast = Forecast(coordinates, dict(zip(starts, np.exp(logs), strict=True)))
         config = replace(PLAIN, adaptive_stop=False, optimism=0.0, discount=0.0, steps=2)
         tracks, policy = Tracks(tiny_space, encoding, config), Policy(config, seed=0)
-        score = predicted(model, encoding, tiny_space)
+        score = expected(forecast)
 
         def reward() -> float:
             walk = tracks.walk(starts, score, policy, rng)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from schedenv.comparison.arenas import RecordedArena
+from schedenv.comparison.arenas import LiveArena, RecordedArena
 from schedenv.comparison.attempts import ATTEMPTS, RESULTS, read_attempts
+from schedenv.comparison.contestant import contestant
 from schedenv.comparison.race import Request, Watcher, order_of, race
 from schedenv.comparison.summary import read_summary
 from schedenv.errors import InputError, OutputDirError
@@ -148,6 +149,7 @@ def test_a_contestant_that_breaks_its_contract_is_named_and_the_race_goes_on(
     ("more", "message"),
     [
         ({"seeds": 0}, "expected --seeds of at least 1, got 0"),
+        ({"jobs": 0}, "expected --jobs of at least 1, got 0"),
         ({"reference": "gredy"}, "expected --reference to be one of random; got 'gredy'"),
         ({"trials": None}, "a budget needs --trials, --seconds, or both; neither was given"),
     ],
@@ -158,6 +160,26 @@ def test_what_cannot_be_raced_is_refused(
     with pytest.raises(InputError) as caught:
         request(table, tmp_path, "random", **more)
     assert str(caught.value) == message
+
+
+def test_attempts_at_once_have_the_results_of_one_by_one(table: Table, tmp_path: Path) -> None:
+    alone = race(request(table, tmp_path / "1", "random", "greedy"))
+    at_once = race(request(table, tmp_path / "2", "random", "greedy", jobs=2))
+    assert alone == at_once
+    assert read_attempts(tmp_path / "1") == read_attempts(tmp_path / "2")
+    assert (tmp_path / "1" / RESULTS).read_bytes() == (tmp_path / "2" / RESULTS).read_bytes()
+
+
+def test_attempts_that_are_measured_do_not_go_on_at_once(
+    tiny_task: Task, hardware: Hardware, tmp_path: Path
+) -> None:
+    arena = LiveArena([contestant("random")], [tiny_task], hardware, tmp_path)
+    with pytest.raises(InputError) as caught:
+        Request(arena, 1, 4, None, None, tmp_path, jobs=2)
+    assert str(caught.value) == (
+        "expected --jobs 1 for a race on this machine, got 2: attempts that go on at once disturb "
+        "each other's times. Recorded tables can be raced on by several"
+    )
 
 
 def test_one_name_for_two_contestants_is_refused(table: Table, tmp_path: Path) -> None:

@@ -77,3 +77,13 @@ def test_a_recorded_table_is_drawn_from_as_well(name: str) -> None:
     drafter, rng = Drafter(space), np.random.default_rng(0)
     for _ in range(10):
         assert space.is_legal(drafter.sample(rng))
+
+
+def test_a_table_without_drafts_is_drawn_uniformly_and_soon_no_longer_searched_for_them() -> None:
+    space = read_table(shipped_tables()["cbr"]).space()
+    drafter, rng = Drafter(space), np.random.default_rng(0)
+    drafter.sample(rng)
+    state = rng.bit_generator.state
+    drawn = [drafter.sample(rng) for _ in range(8)]
+    rng.bit_generator.state = state
+    assert drawn == [space.sample(rng) for _ in range(8)]

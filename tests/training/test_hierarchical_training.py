@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from schedenv_agents.coordinates import ROLES
 from schedenv_agents.hierarchical import HierarchicalAgent
 from schedenv_agents.hierarchical.encoding import SHARED
+from schedenv_agents.hierarchical.relevance import SCALES
 from schedenv_agents.hierarchical.training import HierarchicalTrainer
 
 from schedenv.envs.vector import EditVectorEnv
@@ -93,6 +95,28 @@ def test_it_takes_no_actions_in_an_environment(folder: Path, tables: dict[str, s
         "a checkpoint of the agent hierarchical moves the tracks of its own search and takes no "
         "actions in an environment; tune with it, or train with --agent ppo"
     )
+
+
+@pytest.mark.parametrize("scales", [None, np.ones(3), np.zeros(len(ROLES))])
+def test_scales_that_no_training_gives_are_refused(folder: Path, scales: np.ndarray | None) -> None:
+    weights = dict(load_policy(folder).policy.weights)  # type: ignore[attr-defined]
+    del weights[SCALES]
+    if scales is not None:
+        weights[SCALES] = scales
+    with pytest.raises(ValueError, match=r"^model.scales: expected "):
+        HierarchicalTrainer.make_policy(weights)
+
+
+def test_scales_are_learned_with_the_first_steps_and_kept_when_a_run_goes_on(
+    request_of: Requests, folder: Path, tmp_path: Path
+) -> None:
+    trained = load_policy(folder)
+    before, after = (one.policy.weights[SCALES] for one in (untrained(trained), trained))  # type: ignore[attr-defined]
+    assert (before == 1).all()
+    assert (after != 1).any()
+    train(request_of(tmp_path, 64, agent="hierarchical", settings=SMALL))
+    train(request_of(tmp_path, 192, agent="hierarchical", settings=SMALL, resume=True))
+    assert np.array_equal(load_policy(tmp_path).policy.weights[SCALES], after)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("change", ["missing", "shape"])

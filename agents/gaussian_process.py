@@ -1,4 +1,4 @@
-"""What measured points say about others: a Gaussian process, fitted anew after every batch.
+"""A Gaussian process over log times, fitted anew after every batch.
 
 With tens of measurements it knows where it knows nothing, which a model of boosted trees does not;
 fitting and asking take milliseconds (Rasmussen and Williams, "Gaussian Processes for Machine
@@ -6,6 +6,8 @@ Learning", algorithm 2.1).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +29,21 @@ _LEAST_VARIANCE = 1e-3
 _WORST = 2.5
 
 
-class Model:
+class GaussianProcess:
     """Log seconds of points, with how sure that is.
 
     Args:
         features: Of the measured points, shape (n, width).
         seconds: Their times, shape (n,); infinite for failures, which count as the slowest.
+        lengths: Length scales tried; the likeliest is taken.
+
+    Attributes:
+        log_likelihood: Of the times, but for a constant.
     """
 
-    def __init__(self, features: Floats, seconds: Floats) -> None:
+    def __init__(
+        self, features: Floats, seconds: Floats, lengths: Sequence[float] = LENGTHS
+    ) -> None:
         order = np.argsort(seconds, kind="stable")[:MOST]
         features, logs = features[order], np.log(seconds[order])
         # How bad the hopeless are teaches nothing about the good.
@@ -46,12 +54,13 @@ class Model:
         rest = logs - self._mean
         squares = cdist(features, features, "sqeuclidean")
         likelihoods = []
-        for length in LENGTHS:
+        for length in lengths:
             root = self._root(squares, length)
             weights = cho_solve((root, True), rest)
-            fit = -0.5 * rest @ weights - np.log(np.diag(root)).sum()
+            fit = float(-0.5 * rest @ weights - np.log(np.diag(root)).sum())
             likelihoods.append((fit, length, root, weights))
-        _, self._length, self._cholesky, self._weights = max(likelihoods, key=lambda item: item[0])
+        best = max(likelihoods, key=lambda item: item[0])
+        self.log_likelihood, self._length, self._cholesky, self._weights = best
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the log seconds, each of shape (n,)."""

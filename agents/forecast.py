@@ -1,0 +1,80 @@
+"""What measured points say about others: the model that agents have of the task they search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schedenv.errors import InstallError
+from schedenv.space import Point
+
+from .coordinates import Coordinates
+from .gaussian_process import Floats, GaussianProcess
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+_FEWEST_TIMED = 2
+
+
+class Forecast:
+    """Log seconds of a space's points, with how sure that is.
+
+    Args:
+        coordinates: Of the space.
+        seconds: Times of measured points; infinite for failures, which count as the slowest.
+    """
+
+    def __init__(self, coordinates: Coordinates, seconds: Mapping[Point, float]) -> None:
+        self._coordinates = coordinates
+        known = coordinates.of(list(seconds))
+        self._process = GaussianProcess(known, np.array(list(seconds.values())))
+
+    @classmethod
+    def of(cls, coordinates: Coordinates, seconds: Mapping[Point, float]) -> Forecast | None:
+        """A forecast, or None if too little could be timed for one."""
+        timed = sum(np.isfinite(second) for second in seconds.values())
+        return cls(coordinates, seconds) if timed >= _FEWEST_TIMED else None
+
+    def predict(self, points: Sequence[Point]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the log seconds, each of shape (n,)."""
+        return self._process.predict(self._coordinates.of(points))
+
+    def optimistic(self, points: Sequence[Point], optimism: float) -> Floats:
+        """Log seconds, as short as they may well be: `optimism` deviations below the mean."""
+        mean, deviation = self.predict(points)
+        return mean - optimism * deviation
+
+    def choose(
+        self,
+        points: Sequence[Point],
+        count: int,
+        optimism: float,
+        price: Floats | None = None,
+    ) -> list[Point]:
+        """The most promising points that do not repeat each other; see `GaussianProcess.choose`."""
+        chosen = self._process.choose(self._coordinates.of(points), count, optimism, price)
+        return [points[index] for index in chosen]
+
+
+def one_thread(agent: str) -> ThreadpoolController:
+    """What keeps BLAS to one thread while an agent thinks, in `with ....limit(limits=1)`.
+
+    The threads of a larger pool would spin beside the kernels that are timed.
+
+    Args:
+        agent: Who needs it, for the message.
+
+    Raises:
+        InstallError: threadpoolctl is missing.
+    """
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        raise InstallError(
+            f"the {agent} agent needs threadpoolctl, which is not installed; "
+            "run: pip install 'schedenv[models]'"
+        ) from None
+    return ThreadpoolController()
