@@ -13,7 +13,6 @@ table that the average walk looks at says how much is left for a policy to decid
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from hierarchical_ablation import Lines, part
 from schedenv_agents.hierarchical import HierarchicalAgent, HierarchicalConfig
 from schedenv_agents.hierarchical.encoding import Encoding
 from schedenv_agents.hierarchical.policy import Policy
-from schedenv_agents.hierarchical.tracks import Tracks
+from schedenv_agents.hierarchical.tracks import Choices, Tracks
 
 from schedenv.comparison.arenas import RecordedArena
 from schedenv.comparison.attempts import read_attempts
@@ -59,18 +58,10 @@ class OracleTracks(Tracks):
         super().__init__(space, Encoding(space), config)
         self._table = table
 
-    def log_odds(
-        self,
-        options: Sequence[Sequence[Point]],
-        states: Floats,
-        changes: Floats,
-        counts: npt.NDArray[np.intp],
-        policy: Policy | None,
-    ) -> Floats:
+    def log_odds(self, choices: Choices, _: Policy | None) -> Floats:
         """As good as certain for the fastest neighbour."""
-        del states, counts, policy
-        odds = np.full(changes.shape[:2], -np.inf)
-        for row, neighbours in zip(odds, options, strict=True):
+        odds = np.full(choices.changes.shape[:2], -np.inf)
+        for row, neighbours in zip(odds, choices.neighbours, strict=True):
             row[: len(neighbours)] = -100.0
             row[int(np.argmin([self._seconds(point) for point in neighbours]))] = 0.0
         return odds

@@ -44,6 +44,23 @@ class Walk:
     last: Floats
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The moves of some points.
+
+    Attributes:
+        neighbours: Where they lead.
+        states: Features of the points, shape (n, features).
+        changes: What each move changes in them, shape (n, most, features).
+        counts: Moves of each point, shape (n,).
+    """
+
+    neighbours: Sequence[Sequence[Point]]
+    states: Floats
+    changes: Floats
+    counts: npt.NDArray[np.intp]
+
+
 class Tracks:
     """Walks from points to their neighbours.
 
@@ -105,28 +122,17 @@ class Tracks:
         steps = _together(taken) if score is not None and taken else None
         return Walk(list(visited), list(seen), steps, ended_early, np.stack(best), last)
 
-    def log_odds(
-        self,
-        options: Sequence[Sequence[Point]],
-        states: Floats,
-        changes: Floats,
-        counts: npt.NDArray[np.intp],
-        policy: Policy | None,
-    ) -> Floats:
-        """Log probabilities of the moves, the policy's or equal ones; minus infinity beyond.
+    def log_odds(self, choices: Choices, policy: Policy | None) -> Floats:
+        """Log probabilities of the moves, shape (n, most); minus infinity beyond.
 
         Args:
-            options: The neighbours of each point, for those who know more of them than features.
-            states: See `Steps`; so are the next two.
-            changes: What each move changes.
-            counts: Moves of each point.
+            choices: What the moves are.
             policy: Who chooses; None for moves at random.
         """
-        del options
         if policy is not None:
-            return policy.log_odds(states, changes, counts)
-        filled = np.arange(changes.shape[1])[None] < counts[:, None]
-        return np.where(filled, -np.log(counts)[:, None], -np.inf)
+            return policy.log_odds(choices.states, choices.changes, choices.counts)
+        filled = np.arange(choices.changes.shape[1])[None] < choices.counts[:, None]
+        return np.where(filled, -np.log(choices.counts)[:, None], -np.inf)
 
     def _step(
         self,
@@ -144,7 +150,7 @@ class Tracks:
         flat = self._shared([point for neighbours in options for point in neighbours])
         filled = np.arange(counts.max())[None] < counts[:, None]
         changes[filled] = flat - np.repeat(states, counts, axis=0)
-        log_odds = self.log_odds(options, states, changes, counts, policy)
+        log_odds = self.log_odds(Choices(options, states, changes, counts), policy)
         # Gumbel's trick: the largest of noisy log probabilities is a draw from them.
         noisy = np.where(filled, log_odds + rng.gumbel(size=log_odds.shape), -np.inf)
         actions = noisy.argmax(axis=1)
