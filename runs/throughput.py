@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_tuning
 from schedenv.errors import ConstraintError
 from schedenv.measure.local import LocalMeasurer
 from schedenv.space import Point, Space
@@ -61,7 +61,7 @@ def theirs(
 ) -> tuple[float, list[float]]:
     """The same, by MetaSchedule. Replaying the traces is inside the clock, as it is in ours."""
     start = time.perf_counter()
-    seconds = tvm_adapter.measure_with_meta_schedule(
+    seconds = tvm_tuning.measure(
         task.mod, [space.apply(point).mod for point in points], hw.target(hardware), hardware.cores
     )
     return time.perf_counter() - start, seconds

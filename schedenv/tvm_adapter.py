@@ -13,8 +13,6 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import math
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -452,53 +450,6 @@ def copy_instruction(
         list(instruction.attrs if attrs is None else attrs),
         list(instruction.outputs),
     )
-
-
-# ---------------------------------------------------------------------------------------------
-# MetaSchedule's measurement, to compare with
-# ---------------------------------------------------------------------------------------------
-
-
-def measure_with_meta_schedule(
-    mod: IRModule, scheduled: Sequence[IRModule], target: Target, builders: int
-) -> list[float]:
-    """Build and time scheduled modules with MetaSchedule's LocalBuilder and LocalRunner.
-
-    Stock settings, but for what would be unfair: its processes are spared the tensor intrinsics,
-    which on a slow machine take longer than its whole build timeout.
-
-    Args:
-        mod: The module that they are schedules of.
-        scheduled: The candidates.
-        target: What they are for.
-        builders: How many are built at once.
-
-    Returns:
-        The mean seconds of each; infinity for one that failed.
-    """
-    meta_schedule = meta_schedule_package()
-    builder = meta_schedule.builder.LocalBuilder(
-        max_workers=builders, initializer=skip_tensor_intrinsics
-    )
-    runner = meta_schedule.runner.LocalRunner(initializer=skip_tensor_intrinsics)
-    arguments = meta_schedule.arg_info.ArgInfo.from_entry_func(mod, remove_preproc=True)
-    builds = builder.build(
-        [meta_schedule.builder.BuilderInput(candidate, target) for candidate in scheduled]
-    )
-    seconds = [math.inf] * len(builds)
-    inputs = [
-        (index, meta_schedule.runner.RunnerInput(build.artifact_path, "cpu", arguments))
-        for index, build in enumerate(builds)
-        if build.error_msg is None
-    ]
-    futures = runner.run([given for _, given in inputs])
-    for (index, given), future in zip(inputs, futures, strict=True):
-        result = future.result()
-        if result.error_msg is None:
-            times = [float(time_s) for time_s in result.run_secs]
-            seconds[index] = sum(times) / len(times)
-        shutil.rmtree(Path(given.artifact_path).parent, ignore_errors=True)
-    return seconds
 
 
 # ---------------------------------------------------------------------------------------------
