@@ -20,12 +20,11 @@ from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-from hierarchical_ablation import Lines, part, text
+from hierarchical_ablation import part, raced, text
 from schedenv_agents.greedy_local import GreedyConfig, GreedyLocalAgent
 
 from schedenv.comparison.arenas import make_arena
-from schedenv.comparison.attempts import read_attempts
-from schedenv.comparison.race import Request, order_of, race
+from schedenv.comparison.race import Request
 from schedenv.comparison.scores import Axis, Field
 from schedenv.comparison.statistics import Scores, interquartile_mean, probability_of_improvement
 from schedenv.comparison.summary import checkpoints_of
@@ -184,11 +183,7 @@ def main() -> None:
         arguments.resume,
         arguments.jobs,
     )
-    race(request, Lines())
-    made = read_attempts(arguments.out)
-    keys = order_of(arena.tasks, arena.agents, arguments.seeds)
-    facts, judged = arena.judge([made[key] for key in keys])
-    field = Field.of(arena.agents, facts, judged)
+    field = raced(request)
     if arguments.live:
         scale = checkpoints_of(request.axis, request.limit)[1:]
         said = "\n\n".join(part(field, request, at) for at in scale) + "\n"

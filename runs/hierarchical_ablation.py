@@ -20,7 +20,7 @@ from pathlib import Path
 
 from schedenv_agents.hierarchical import PAPER, HierarchicalAgent, HierarchicalConfig
 
-from schedenv.comparison.arenas import LiveArena, RecordedArena, make_arena
+from schedenv.comparison.arenas import make_arena
 from schedenv.comparison.attempts import Attempt, read_attempts
 from schedenv.comparison.race import Request, Watcher, order_of, race
 from schedenv.comparison.scores import Field
@@ -96,19 +96,24 @@ def main() -> None:
         arguments.resume,
         arguments.jobs,
     )
-    race(request, Lines())
-    text = report(request, arena)
+    text = report(request)
     print(text)
     if arguments.to is not None:
         arguments.to.write_text(text)
 
 
-def report(request: Request, arena: RecordedArena | LiveArena) -> str:
-    """Markdown: one table for each part of the budget."""
-    made = read_attempts(request.out)
+def raced(request: Request) -> Field:
+    """Run a race, or what is left of it, and judge its attempts."""
+    race(request, Lines())
+    made, arena = read_attempts(request.out), request.arena
     keys = order_of(arena.tasks, arena.agents, request.seeds)
     facts, judged = arena.judge([made[key] for key in keys])
-    field = Field.of(arena.agents, facts, judged)
+    return Field.of(arena.agents, facts, judged)
+
+
+def report(request: Request) -> str:
+    """Markdown: one table for each part of the budget."""
+    field = raced(request)
     head = f"{len(field.facts)} tasks x {request.seeds} seeds, budget {request.limit:g} "
     parts = [head + request.axis.value]
     parts += [part(field, request, at) for at in checkpoints_of(request.axis, request.limit)[1:]]

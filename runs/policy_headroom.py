@@ -18,16 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from hierarchical_ablation import Lines, part
+from hierarchical_ablation import part, raced
 from schedenv_agents.hierarchical import HierarchicalAgent, HierarchicalConfig
 from schedenv_agents.hierarchical.encoding import Encoding
 from schedenv_agents.hierarchical.policy import Policy
 from schedenv_agents.hierarchical.tracks import Choices, Tracks
 
 from schedenv.comparison.arenas import RecordedArena
-from schedenv.comparison.attempts import read_attempts
-from schedenv.comparison.race import Request, order_of, race
-from schedenv.comparison.scores import Field
+from schedenv.comparison.race import Request
 from schedenv.comparison.summary import checkpoints_of
 from schedenv.measure.table import Table
 from schedenv.measure.table_file import read_table, shipped_tables
@@ -119,11 +117,7 @@ def main() -> None:
         arguments.resume,
         arguments.jobs,
     )
-    race(request, Lines())
-    made = read_attempts(arguments.out)
-    keys = order_of(arena.tasks, arena.agents, arguments.seeds)
-    facts, judged = arena.judge([made[key] for key in keys])
-    field = Field.of(arena.agents, facts, judged)
+    field = raced(request)
     lines = [
         "| walks | visited points, share of the table | and their neighbours |",
         "|---|---:|---:|",

@@ -23,16 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from hierarchical_ablation import Lines, part
+from hierarchical_ablation import part, raced
 from policy_headroom import SIZES
 from schedenv_agents.hierarchical import HierarchicalAgent, HierarchicalConfig
 from schedenv_agents.hierarchical.policy import Arrays
 from schedenv_agents.hierarchical.training import HierarchicalTrainer, TrackPolicy
 
 from schedenv.comparison.arenas import RecordedArena
-from schedenv.comparison.attempts import read_attempts
-from schedenv.comparison.race import Request, order_of, race
-from schedenv.comparison.scores import Field
+from schedenv.comparison.race import Request
 from schedenv.comparison.summary import checkpoints_of
 from schedenv.measure.table_file import read_table, shipped_tables
 from schedenv.space import SearchSpace
@@ -205,12 +203,7 @@ def main() -> None:
         arena, arguments.seeds, arguments.trials, None, PEERS[0], out, arguments.resume,
         arguments.jobs,
     )  # fmt: skip
-    race(request, Lines())
-    made = read_attempts(out)
-    facts, judged = arena.judge(
-        [made[key] for key in order_of(arena.tasks, arena.agents, arguments.seeds)]
-    )
-    field = Field.of(arena.agents, facts, judged)
+    field = raced(request)
     others = dict.fromkeys(field.agents, "evolutionary")
     parts = [
         part(field, request, at, others, "evolutionary")
