@@ -212,6 +212,11 @@ class LocalMeasurer:
                 batch.pending.append(yardstick)
             with self._turns.building():
                 self._builder.build_all(batch, distinct=distinct)
+                if yardstick is not None and not yardstick.held_by(self._live.workers):
+                    # Another candidate may have taken its worker along; without it the scale goes.
+                    yardstick.forget_build()
+                    batch.pending.append(yardstick)
+                    self._builder.build_all(batch, distinct=distinct)
             if yardstick is not None and not yardstick.held_by(self._live.workers):
                 # It cannot be built any more; the next good candidate takes its place.
                 self._runner.yardstick = None
