@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -152,3 +153,12 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it() -> None:
         "the comparison needs the package 'onnxruntime', which is not installed; "
         "run: pip install 'schedenv[vendor]'"
     )
+
+
+def test_what_is_installed_is_what_the_project_file_declares() -> None:
+    """Else agents added since are unknown, and the tests pass on a package that nobody ships."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    for group, members in project["entry-points"].items():
+        installed = {point.name: point.value for point in entry_points(group=group)}
+        missing = {name: value for name, value in members.items() if installed.get(name) != value}
+        assert not missing, f"{group}: run make .venv/.installed-test again: {missing}"

@@ -49,12 +49,13 @@ def test_a_race_on_a_table_prints_standings_and_how_to_see_them(
         ),
         (
             ("--tables", "dep", "--agents", "random,gredy"),
-            "error: unknown agent 'gredy'; did you mean 'greedy'? (or name FILE.py:CLASS, or the "
+            "error: unknown agent 'gredy'; did you mean 'greedy' or 'greedy-forecast'? (or name "
+            "FILE.py:CLASS, or the "
             "folder of a checkpoint)",
         ),
         (
             ("--task", "gmm", "--agents", "gredy"),
-            "error: unknown contestant 'gredy'; did you mean 'greedy'?",
+            "error: unknown contestant 'gredy'; did you mean 'greedy' or 'greedy-forecast'?",
         ),
         (
             ("--tables", "dep", "--agents", ","),
