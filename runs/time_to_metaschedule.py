@@ -1,13 +1,16 @@
 """How soon agents have what MetaSchedule has after 320 trials, and what they have at its end.
 
     python runs/time_to_metaschedule.py --tasks core --seeds 5 --agents greedy,random
-        [--trials 320] [--pieces 2] [--out out/time-to-metaschedule] [--table FILE.md]
+        [--trials 320] [--pieces 2] [--out out/time-to-metaschedule]
+        [--rows runs/time_to_metaschedule.jsonl] [--table FILE.md]
 
 A piece is one task with one seed: MetaSchedule first, then every agent, in random order, for as
 many seconds as MetaSchedule took; then the finalists of all are timed together in a fresh process,
-on inputs that no search has seen. Curves are put to the scale of those times. Pieces that are done
-are kept in --out, so the run can be ended at any time and goes on when it is started again;
---pieces ends it after so many new ones.
+on inputs that no search has seen. Curves are put to the scale of those times. What is done is kept
+in --out, so the run can be ended at any time and goes on when it is started again; --pieces ends it
+after so many new ones. Everybody in a piece ran on one machine within minutes, so pieces of several
+machines and days make one table: --rows holds their results, each with its machine, and what is
+in it is not run again.
 
 Two ratios of wall times are printed. `found` counts MetaSchedule only until it had found its best,
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
@@ -17,10 +20,11 @@ good a kernel, its whole time counts, and the ratio is an upper bound ("<=").
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,6 +59,11 @@ class Row(msgspec.Struct, frozen=True):
         found: MetaSchedule's time until it had found its best over the agent's.
         whole: MetaSchedule's whole time over the agent's.
         reached: Whether the agent ever had as good a kernel; the ratios are at most that if not.
+        reference: Whom the agent was measured against.
+        trials: The reference's budget.
+        elapsed_s: How long the reference took, and so the agent's budget.
+        machine: The processor, its fingerprint and the threads of everybody.
+        date: The day it was run, UTC.
     """
 
     task: str
@@ -65,13 +74,24 @@ class Row(msgspec.Struct, frozen=True):
     found: float
     whole: float
     reached: bool
+    reference: str
+    trials: int
+    elapsed_s: float
+    machine: str
+    date: str
 
 
 def run_piece(
-    arena: LiveArena, task: str, seed: int, trials: int, folder: Path, hardware: hw.Hardware
+    arena: LiveArena,
+    task: str,
+    seed: int,
+    trials: int,
+    agents: Sequence[str],
+    folder: Path,
+    hardware: hw.Hardware,
 ) -> Piece:
     """Run what is left of a piece."""
-    reference, *agents = arena.agents
+    reference = arena.agents[0]
     folder.mkdir(parents=True, exist_ok=True)
     attempts = [attempt_of(arena, task, reference, seed, Budget(trials=trials), folder)]
     seconds = attempts[0].elapsed_s
@@ -107,7 +127,7 @@ def keep(content: msgspec.Struct, file: Path) -> None:
     new.replace(file)
 
 
-def judge(piece: Piece) -> list[Row]:
+def judge(piece: Piece, trials: int, machine: str) -> list[Row]:
     """Every agent of a piece against MetaSchedule."""
     finals = piece.finals
     confirmed = {result.agent: result.latency_s for result in finals.results}
@@ -126,6 +146,8 @@ def judge(piece: Piece) -> list[Row]:
             Row(
                 theirs.task, theirs.seed, ours.agent, target_s, confirmed[ours.agent],
                 ratio(found_s, needed_s), ratio(theirs.elapsed_s, needed_s), reached,
+                theirs.agent, trials, round(theirs.elapsed_s, 1), machine,
+                time.strftime("%Y-%m-%d", time.gmtime()),
             )
         )  # fmt: skip
     return rows
@@ -137,39 +159,59 @@ def ratio(numerator_s: float, denominator_s: float) -> float:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Every piece, and geometric means by agent over the tasks' geometric means."""
+    """Geometric means by agent over the tasks' geometric means, and every piece."""
     lines = [
+        "| agent | tasks | pieces | as good a kernel in | whole, ratio | found, ratio "
+        "| quality at equal time | worst task's quality |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for agent in dict.fromkeys(row.agent for row in rows):
+        mine = [row for row in rows if row.agent == agent]
+        whole, found, quality = (
+            by_task([(row.task, value(row)) for row in mine])
+            for value in (lambda row: row.whole, lambda row: row.found, quality_of)
+        )
+        worst = min(quality, key=quality.__getitem__)
+        lines.append(
+            f"| `{agent}` | {len(quality)} | {len(mine)} | {sum(row.reached for row in mine)} pieces "
+            f"| {mean(whole)} | {mean(found)} | {mean(quality)} | {quality[worst]:.2f} ({worst}) |"
+        )
+    lines += [
+        "",
         "| task | seed | agent | MetaSchedule, us | agent, us | quality at equal time "
-        "| found, ratio | whole, ratio |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        "| found, ratio | whole, ratio | seconds of each | machine, day |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         most = "" if row.reached else "<= "
         lines.append(
             f"| {row.task} | {row.seed} | {row.agent} | {row.theirs_s * 1e6:.1f} "
-            f"| {row.ours_s * 1e6:.1f} | {row.theirs_s / row.ours_s:.2f} "
-            f"| {most}{row.found:.1f} | {most}{row.whole:.1f} |"
+            f"| {row.ours_s * 1e6:.1f} | {quality_of(row):.2f} "
+            f"| {most}{row.found:.1f} | {most}{row.whole:.1f} | {row.elapsed_s:.0f} "
+            f"| {row.machine}, {row.date} |"
         )
-    lines.append("")
-    for agent in dict.fromkeys(row.agent for row in rows):
-        mine = [row for row in rows if row.agent == agent]
-        pieces = f"{len(mine)} pieces, {sum(row.reached for row in mine)} reached"
-        means = {
-            "found": mean([(row.task, row.found) for row in mine]),
-            "whole": mean([(row.task, row.whole) for row in mine]),
-            "quality": mean([(row.task, row.theirs_s / row.ours_s) for row in mine]),
-        }
-        text = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
-        lines.append(f"- `{agent}`: {text} ({pieces})")
     return lines
 
 
-def mean(ratios: Sequence[tuple[str, float]]) -> float:
-    """Geometric mean over the tasks of the geometric means of their seeds."""
-    by_task: dict[str, list[float]] = {}
+def quality_of(row: Row) -> float:
+    """How much faster the agent's kernel is than MetaSchedule's."""
+    return row.theirs_s / row.ours_s
+
+
+def by_task(ratios: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Geometric means of each task's seeds."""
+    logs: dict[str, list[float]] = {}
     for task, value in ratios:
-        by_task.setdefault(task, []).append(math.log(value))
-    return float(np.exp(np.mean([np.mean(logs) for logs in by_task.values()])))
+        logs.setdefault(task, []).append(math.log(value))
+    return {task: math.exp(np.mean(values)) for task, values in logs.items()}
+
+
+def mean(ratios: Mapping[str, float], resamples: int = 10_000) -> str:
+    """The tasks' geometric mean with its 95 % bootstrap interval over tasks."""
+    logs = np.log(list(ratios.values()))
+    drawn = np.random.default_rng(0).choice(logs, (resamples, len(logs))).mean(axis=1)
+    low, high = np.exp(np.quantile(drawn, (0.025, 0.975)))
+    return f"{math.exp(logs.mean()):.2f} ({low:.2f} to {high:.2f})"
 
 
 def main() -> None:
@@ -182,37 +224,44 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=320, help="of the reference")
     parser.add_argument("--pieces", type=int, default=None, help="end after so many new ones")
     parser.add_argument("--out", type=Path, default=Path("out/time-to-metaschedule"))
+    parser.add_argument("--rows", type=Path, default=Path("runs/time_to_metaschedule.jsonl"))
     parser.add_argument("--table", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
     hardware = hw.detect()
+    machine = f"{hardware.cpu_model} ({hardware.fingerprint}), {hardware.cores} threads"
     tasks = [task for spec in arguments.tasks.split(",") for task in resolve_many(spec)]
-    names = [arguments.reference, *arguments.agents.split(",")]
-    arena = LiveArena([contestant(name) for name in names], tasks, hardware, arguments.out)
-    rows: list[Row] = []
+    reference, agents, trials = arguments.reference, arguments.agents.split(","), arguments.trials
+    everybody = [contestant(name) for name in (reference, *agents)]
+    arena = LiveArena(everybody, tasks, hardware, arguments.out)
+    rows = read_rows(arguments.rows)
+    done = {(row.task, row.seed, row.agent, row.reference, row.trials) for row in rows}
     new = 0
     # Seed after seed, so that a run that is ended early has whole rounds over the tasks.
-    for seed in range(arguments.seeds):
-        for task in tasks:
-            name = f"{task.name.replace('/', '-')}-{arguments.trials}-{seed}"
-            folder = arguments.out / "pieces" / name
-            file = folder / f"{'+'.join(sorted(arena.agents))}.piece"
-            if not file.exists():
-                if arguments.pieces is not None and new >= arguments.pieces:
-                    continue
-                keep(run_piece(arena, task.name, seed, arguments.trials, folder, hardware), file)
-                new += 1
-            piece = msgspec.json.decode(file.read_bytes(), type=Piece)
-            rows += judge(piece)
-    lines = [
-        f"Reference `{arguments.reference}` with {arguments.trials} trials; {hardware.cpu_model} "
-        f"({hardware.fingerprint}), {hardware.cores} threads for everybody, "
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}.",
-        "",
-        *table(rows),
-    ]
-    print("\n".join(lines))
+    for seed, task in itertools.product(range(arguments.seeds), tasks):
+        left = [name for name in agents if (task.name, seed, name, reference, trials) not in done]
+        if not left or new == arguments.pieces:
+            continue
+        folder = arguments.out / "pieces" / f"{task.name.replace('/', '-')}-{trials}-{seed}"
+        piece = run_piece(arena, task.name, seed, trials, left, folder, hardware)
+        keep(piece, folder / f"{'+'.join(sorted(left))}.piece")
+        rows += judge(piece, trials, machine)
+        arguments.rows.write_bytes(msgspec.json.Encoder().encode_lines(sorted(rows, key=place)))
+        new += 1
+        print("\n".join(table(rows)), flush=True)
     if arguments.table:
+        title = f"# Time to what MetaSchedule has after {trials} trials"
+        lines = [title, "", *table(sorted(rows, key=place))]
         arguments.table.write_text("\n".join(lines) + "\n")
+
+
+def read_rows(file: Path) -> list[Row]:
+    """What earlier runs found, on this machine and others."""
+    return msgspec.json.decode_lines(file.read_bytes(), type=Row) if file.exists() else []
+
+
+def place(row: Row) -> tuple[str, int, str]:
+    """Where a row stands in the table."""
+    return row.task, row.seed, row.agent
 
 
 if __name__ == "__main__":

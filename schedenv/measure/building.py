@@ -47,19 +47,19 @@ class Builder:
                 if worker.busy:
                     continue
                 if batch.pending:
-                    self._lower_next(worker, batch)
+                    self._lower_next(worker, batch, quick=distinct)
                 elif self._lowered:
                     self._compile_next(worker, quick=distinct)
             for worker, answer in self._pool.wait():
                 self._take(worker, answer, batch, distinct=distinct)
 
-    def _lower_next(self, worker: WorkerProcess, batch: Batch) -> None:
+    def _lower_next(self, worker: WorkerProcess, batch: Batch, *, quick: bool) -> None:
         holds_jobs = any(job.worker is worker and job.result is None for job in batch.jobs)
         if worker.builds >= self._limits.builds_per_worker and not holds_jobs:
             self._pool.replace(worker)
             return
         job = batch.pending.popleft()
-        self._assign(job, worker)
+        self._assign(job, worker, quick=quick)
         worker.ask(messages.Lower(job.id, job.point), job.limit_s)
 
     def _compile_next(self, worker: WorkerProcess, *, quick: bool) -> None:
@@ -71,14 +71,23 @@ class Builder:
         first = max if self._limits.knows_usual(self._builds_s) else min
         job = first(own or self._lowered, key=_lowered_s)
         self._lowered.remove(job)
-        self._assign(job, worker)
+        self._assign(job, worker, quick=quick)
         # Kernels of the final comparison are compiled with LLVM's own options.
         worker.ask(messages.Build(job.id, job.point, quick=quick), job.limit_s)
 
-    def _assign(self, job: Job, worker: WorkerProcess) -> None:
+    def _assign(self, job: Job, worker: WorkerProcess, *, quick: bool) -> None:
         job.worker = worker
-        job.limit_s = self._limits.built_within_s(self._builds_s)
+        # A finalist is not given up because others are small.
+        limits = self._limits
+        job.limit_s = limits.built_within_s(self._builds_s) if quick else limits.build_s
         self._active[worker] = job
+
+    def _hurry(self) -> None:
+        """Hold those at work to the deadline that is known now."""
+        limit_s = self._limits.built_within_s(self._builds_s)
+        for worker, job in self._active.items():
+            job.limit_s = min(job.limit_s, limit_s)
+            worker.hurry(job.limit_s)
 
     def _take(
         self,
@@ -103,6 +112,8 @@ class Builder:
             job.built = answer
             if answer.status is Status.OK:
                 self._builds_s.append(answer.phases.total_s)
+                if distinct:
+                    self._hurry()
             else:
                 batch.finish(job, job.result_so_far(answer.status, answer.reason))
         elif answer is Ended.OVERDUE:

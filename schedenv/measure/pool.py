@@ -14,7 +14,7 @@ from schedenv.errors import WorkerError
 from schedenv.measure import messages
 from schedenv.measure.process import Spawn, StartFailedError, WorkerProcess
 
-_ENOUGH_BUILDS = 5
+_ENOUGH_BUILDS = 3
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Limits:
         build_s: For one candidate to be applied and compiled, at most.
         build_first_s: The same, before others are known.
         build_floor_s: The least that it gets.
-        build_factor: Once some builds are known, a candidate gets this many times their median:
-            a few candidates take a hundred times longer than the others (explicit unrolling),
-            and the whole batch would wait for them.
+        build_factor: Once some builds are known, a candidate gets this many times their median,
+            those that are being built included: a few candidates take a hundred times longer than
+            the others (explicit unrolling), the whole batch would wait for them, and they are slow
+            kernels (`runs/build_times.md`).
         run_floor_s: Least time that one candidate gets to be verified and timed.
         run_factor: A candidate gets at least this many times the incumbent's estimate.
         run_first_s: For a candidate when there is no incumbent yet.
@@ -39,7 +40,7 @@ class Limits:
     start_s: float = 90.0
     build_s: float = 30.0
     build_first_s: float = 12.0
-    build_floor_s: float = 3.0
+    build_floor_s: float = 1.5
     build_factor: float = 8.0
     run_floor_s: float = 4.0
     run_factor: float = 100.0

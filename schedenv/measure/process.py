@@ -105,7 +105,8 @@ class WorkerProcess:
             child.close()
         self.builds = 0
         self.busy = True
-        self.deadline_s = time.monotonic() + start_timeout_s
+        self._asked_s = time.monotonic()
+        self.deadline_s = self._asked_s + start_timeout_s
 
     @property
     def pid(self) -> int:
@@ -118,10 +119,15 @@ class WorkerProcess:
         A worker that is already dead is noticed when the answer is collected, not here.
         """
         self.busy = True
-        self.deadline_s = time.monotonic() + timeout_s
+        self._asked_s = time.monotonic()
+        self.deadline_s = self._asked_s + timeout_s
         self.builds += isinstance(request, messages.Build)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send_bytes(messages.encode(request))
+
+    def hurry(self, timeout_s: float) -> None:
+        """Make the answer due within `timeout_s` of the request, if it was due later."""
+        self.deadline_s = min(self.deadline_s, self._asked_s + timeout_s)
 
     def collect(self) -> messages.Response | None:
         """Receive the answer that has arrived; None if the worker died instead of answering."""
