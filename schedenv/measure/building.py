@@ -119,7 +119,8 @@ class Builder:
         elif answer is Ended.OVERDUE:
             self._pool.replace(worker)
             reason = f"not compiled after {job.limit_s:.3g} s"
-            batch.finish(job, job.result_so_far(Status.BUILD_TIMEOUT, reason))
+            spent = Phases(build_s=job.limit_s)
+            batch.finish(job, job.result_so_far(Status.BUILD_TIMEOUT, reason, spent))
             self._lose(worker, batch)
         else:
             crashed(job, worker, self._pool, batch)

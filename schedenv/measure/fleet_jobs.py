@@ -196,6 +196,7 @@ class Batch:
         reason: str | None,
         max_error: float | None = None,
         estimate_s: float | None = None,
+        spent: Phases | None = None,
     ) -> None:
         """Give a job its result, and tell it."""
         verify_s, run_s = self._spent_s.get(job.id, (0.0, 0.0))
@@ -211,7 +212,7 @@ class Batch:
             early_stopped=any(look.early_stopped for look in looks),
             max_error=max_error,
             program=job.built.program if job.built else None,
-            phases=Phases(before.apply_s, before.build_s, before.jit_s, verify_s, run_s),
+            phases=before + Phases(verify_s=verify_s, run_s=run_s) + (spent or Phases()),
         )
         if self._known is not None and job.result.program is not None:
             self._known.add(job.result)

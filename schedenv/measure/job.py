@@ -52,11 +52,20 @@ class Job:
         """Be as before it was built."""
         self.lowered = self.built = None
 
-    def result_so_far(self, status: Status, reason: str | None = None) -> Result:
-        """A result with everything known of the job and no estimate."""
+    def result_so_far(
+        self, status: Status, reason: str | None = None, spent: Phases | None = None
+    ) -> Result:
+        """A result with everything known of the job and no estimate.
+
+        Args:
+            status: How it ended.
+            reason: Why.
+            spent: What it cost beside what its worker told; None for nothing.
+        """
         phases = Phases()
         for answer in (self.lowered, self.built):
             phases = answer.phases if answer is not None else phases
+        phases += spent or Phases()
         return Result(
             point=self.point,
             status=status,

@@ -40,6 +40,11 @@ class Phases(msgspec.Struct, frozen=True):
         """The sum of all phases."""
         return self.apply_s + self.build_s + self.jit_s + self.verify_s + self.run_s
 
+    def __add__(self, other: Phases) -> Phases:
+        """Both together, phase by phase."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Phases(*(mine + theirs for mine, theirs in pairs))
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of measuring one point.

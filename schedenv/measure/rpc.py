@@ -28,7 +28,7 @@ from schedenv.measure.floor import floor_s
 from schedenv.measure.known import KnownResults
 from schedenv.measure.pool import Ended, WorkerPool
 from schedenv.measure.process import WorkerProcess, fresh_interpreter
-from schedenv.measure.result import Result, Status
+from schedenv.measure.result import Phases, Result, Status
 from schedenv.measure.scratch import make_scratch
 from schedenv.measure.timing import calls_per_sample
 from schedenv.measure.tracker import Fleet, queues, status_command
@@ -292,7 +292,8 @@ class RpcMeasurer:
             batch.to_build.append(job)
         elif answer is Ended.OVERDUE:
             reason = f"not compiled after {job.build_limit_s:.3g} s"
-            batch.finish(job, Status.BUILD_TIMEOUT, reason)
+            spent = Phases(build_s=job.build_limit_s)
+            batch.finish(job, Status.BUILD_TIMEOUT, reason, spent=spent)
         else:
             batch.finish(job, Status.CRASH, f"worker {ending}")
 

@@ -24,7 +24,7 @@ from schedenv.measure.building import crashed
 from schedenv.measure.drift import Drift
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.pool import Ended, Limits, WorkerPool
-from schedenv.measure.result import Result, Status, robust_estimate
+from schedenv.measure.result import Phases, Result, Status, robust_estimate
 from schedenv.measure.timing import CLOSE_FACTOR, Look
 
 OUTDATED = 1.3
@@ -120,7 +120,8 @@ class Runner:
         elif answer is Ended.OVERDUE:
             self._pool.replace(worker)
             reason = f"not verified and timed after {limit_s:.3g} s"
-            batch.finish(job, job.result_so_far(Status.RUN_TIMEOUT, reason))
+            spent = Phases(run_s=limit_s)
+            batch.finish(job, job.result_so_far(Status.RUN_TIMEOUT, reason, spent))
             batch.lost(worker)
         else:
             crashed(job, worker, self._pool, batch)

@@ -21,7 +21,7 @@ from schedenv.tasks import Task
 
 from .support import family_of, is_running, points_of, points_of_equal_code, wait_until
 
-SHORT = Limits(build_s=3.0, run_floor_s=3.0, run_first_s=3.0)
+SHORT = Limits(build_s=3.0, build_floor_s=3.0, run_floor_s=3.0, run_first_s=3.0)
 """Deadlines that a good candidate of the tiny task keeps a hundred times over."""
 
 
@@ -114,6 +114,18 @@ def test_a_fault_becomes_a_status_and_every_other_candidate_is_measured(
     # A crash is followed by the last lines of standard error, here TVM's stack trace.
     assert bad.reason.startswith(reason)
     assert bad.estimate_s is None
+    # Agents that weigh what a candidate costs must not take a hopeless one for the cheapest.
+    assert ("after 3 s" in reason) == (bad.phases.total_s >= 3)
+    assert [result.status for result in others] == [Status.OK] * 3
+
+
+def test_a_first_build_that_hangs_is_given_up_once_others_show_what_is_usual(
+    tiny_task: Task, hardware: Hardware, faults_file: Path, tiny_space: Space
+) -> None:
+    limits = Limits(build_first_s=60.0, build_floor_s=1.0, build_factor=0.0)
+    with LocalMeasurer(tiny_task, hardware, workers=2, limits=limits) as measurer:
+        bad, others = Faulty(measurer, faults_file, tiny_space).measure("build hangs")
+    assert (bad.status, bad.reason) == (Status.BUILD_TIMEOUT, "not compiled after 1 s")
     assert [result.status for result in others] == [Status.OK] * 3
 
 
