@@ -94,18 +94,9 @@ def import_torch(program: Any, extents: Mapping[str, int] | None = None) -> IRMo
 def parameters(mod: IRModule) -> list[tuple[str, tuple[int, ...] | None, str]]:
     """Name, shape and dtype of each input of `main`; a shape of None is not static."""
     return [
-        (str(param.name), _static_shape(param.ty), str(param.ty.dtype))
+        (str(param.name), tvm_rewrites.static_shape(param), str(param.ty.dtype))
         for param in mod["main"].params
     ]
-
-
-def _static_shape(ty: Any) -> tuple[int, ...] | None:
-    from tvm.tirx import IntImm
-
-    shape = getattr(ty, "shape", None)
-    if shape is None or not all(isinstance(extent, IntImm) for extent in shape):
-        return None
-    return tuple(int(extent) for extent in shape)
 
 
 def simplify(mod: IRModule, *, channels_last: bool) -> IRModule:
@@ -161,7 +152,7 @@ def call_sequence(mod: IRModule) -> list[str]:
     names: list[str] = []
 
     def visit(expression: Any) -> None:
-        if isinstance(expression, relax.Call) and expression.op == _call_tir():
+        if is_kernel_call(expression):
             names.append(str(expression.args[0].name_hint))
 
     relax.analysis.post_order_visit(mod["main"], visit)
@@ -183,10 +174,14 @@ def is_reshape(kernel: IRModule) -> bool:
     return bool(relax.analysis.has_reshape_pattern(kernel["main"]))
 
 
-def _call_tir() -> Any:
-    import tvm
+def is_kernel_call(expression: Any) -> bool:
+    """Whether an expression of the network calls a PrimFunc."""
+    from tvm import relax
 
-    return tvm.ir.Op.get("relax.call_tir")
+    return isinstance(expression, relax.Call) and getattr(expression.op, "name", "") in (
+        "relax.call_tir",
+        "relax.call_tir_inplace",
+    )
 
 
 def with_kernels(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:

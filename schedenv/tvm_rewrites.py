@@ -114,7 +114,7 @@ def _sinker(mod: IRModule) -> Any:
         def visit_call_(self, call: Any) -> Any:
             call = self.builder_.normalize(self.visit_expr_post_order(call))
             name = getattr(call.op, "name", None)
-            if name == "relax.broadcast_to" and _shape(call) == _shape(call.args[0]) is not None:
+            if name == "relax.broadcast_to" and static_shape(call) == static_shape(call.args[0]) is not None:
                 return call.args[0]
             if name == "relax.reshape":
                 return self._reshape(call)
@@ -135,31 +135,31 @@ def _sinker(mod: IRModule) -> Any:
             ):
                 return None
             source = value.args[0]
-            return source if _shape(source) and _shape(expression) else None
+            return source if static_shape(source) and static_shape(expression) else None
 
         def _reshape(self, call: Any) -> Any:
             source = self._before(call.args[0])
             if source is None:
                 return call
-            shape = _shape(call)
+            shape = static_shape(call)
             if shape is None:
                 return call
-            return source if _shape(source) == shape else relax.op.reshape(source, shape)
+            return source if static_shape(source) == shape else relax.op.reshape(source, shape)
 
         def _unary(self, call: Any) -> Any:
             source = self._before(call.args[0])
             if source is None:
                 return call
             result = self.builder_.emit(relax.Call(call.op, [source], call.attrs))
-            return relax.op.reshape(result, _shape(call.args[0]))
+            return relax.op.reshape(result, static_shape(call.args[0]))
 
         def _binary(self, call: Any) -> Any:
-            shape = _shape(call)
+            shape = static_shape(call)
             for side, operand in enumerate(call.args):
                 source, other = self._before(operand), call.args[1 - side]
-                if source is None or _shape(operand) != shape:
+                if source is None or static_shape(operand) != shape:
                     continue
-                other = self._as(other, shape, _shape(source))
+                other = self._as(other, shape, static_shape(source))
                 if other is None:
                     continue
                 operands = [source, other] if side == 0 else [other, source]
@@ -169,7 +169,7 @@ def _sinker(mod: IRModule) -> Any:
 
         def _as(self, other: Any, shape: Any, wanted: Any) -> Any:
             """The other operand for a result of the wanted shape; None if that is impossible."""
-            other_shape = _shape(other)
+            other_shape = static_shape(other)
             if other_shape is None:
                 return None
             if math.prod(other_shape) == 1 and len(other_shape) <= len(wanted):
@@ -178,15 +178,15 @@ def _sinker(mod: IRModule) -> Any:
                 return None
             source = self._before(other)
             source = other if source is None else source
-            if _shape(source) == wanted:
+            if static_shape(source) == wanted:
                 return source
             return self.builder_.emit(relax.op.reshape(source, wanted))
 
     return Sinker(mod)
 
 
-def _shape(expression: Any) -> tuple[int, ...] | None:
-    """The static shape of a tensor; None if it has none."""
+def static_shape(expression: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor; None if it is not static, or the expression no tensor."""
     from tvm.tirx import IntImm
 
     shape = getattr(expression.ty, "shape", None)

@@ -25,6 +25,7 @@ LAYERS = [
     "tvm_math",
     "tvm_rewrites",
     "tvm_relax",
+    "tvm_joins",
     "hardware",
     "fma",
     "calibration",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from schedenv import hardware as hw
-from schedenv import tvm_database, tvm_relax
+from schedenv import tvm_database, tvm_joins, tvm_relax
 from schedenv.errors import InstallError
 from schedenv.networks.slices import TunedKernel
 from schedenv.space import Point
@@ -65,9 +65,8 @@ def build_tuned(
             file.unlink()
         folder.mkdir(exist_ok=True)
         tvm_database.write_database(str(folder), records, target)
-    executable = tvm_relax.compile_network(
-        tvm_relax.with_kernels(network.graph(), scheduled), target
-    )
+    graph = tvm_joins.join_in_place(network.graph(), scheduled)
+    executable = tvm_relax.compile_network(tvm_relax.with_kernels(graph, scheduled), target)
     library = _export(executable, out / LIBRARY)
     inputs = ", ".join(
         f'tvm.runtime.tensor(numpy.zeros({port.shape}, "{port.dtype}"))'

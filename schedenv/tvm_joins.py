@@ -1,0 +1,203 @@
+"""Kernels store straight into a concatenation, where nothing else reads their own results.
+
+Networks that branch come together in concatenations, which copy what was computed a moment ago.
+Here a kernel's last block stores to the concatenated tensor instead, and the copy goes. Next to
+`schedenv.tvm_relax`, a module that touches Relax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from schedenv import tvm_adapter
+from schedenv.tvm_relax import is_kernel_call
+from schedenv.tvm_rewrites import static_shape
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+
+_BLOCK = "store_into_whole"
+
+_COPY = f"""\
+@T.prim_func(s_tir=True)
+def copy(part: T.Buffer({{part}}, "{{dtype}}"), whole: T.Buffer({{whole}}, "{{dtype}}")):
+    for {{loops}} in T.grid{{part}}:
+        with T.sblock("{_BLOCK}"):
+            {{places}} = T.axis.remap("{{kinds}}", [{{loops}}])
+            whole[{{moved}}] = part[{{places}}]
+"""
+
+
+def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
+    """A network without those concatenations whose parts can be computed in place.
+
+    Those are the ones all of whose parts are results of kernels, read by nothing else, that each
+    kernel stores element by element at its end. Where one sums up its result in the place where it
+    stores it, the concatenation stays.
+
+    Args:
+        mod: What `tvm_relax.fuse` returned: no kernel is scheduled.
+        scheduled: Schedules of some kernels, as modules with `main`. Kernels that are not joined
+            are left unscheduled; see `tvm_relax.with_kernels`.
+    """
+    import tvm
+    from tvm import relax
+
+    kernels = {name.name_hint: function for name, function in mod.functions_items()}
+    kernels |= {name: kernel["main"] for name, kernel in scheduled.items()}
+    builder = relax.BlockBuilder(mod)
+    main = mod["main"]
+    blocks = [_rewrite(block, mod, kernels, builder) for block in main.body.blocks]
+    body = relax.SeqExpr(blocks, main.body.body)
+    builder.update_func(
+        mod.get_global_var("main"),
+        relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs),
+    )
+    passes = [relax.transform.Normalize(), relax.transform.DeadCodeElimination()]
+    return tvm.transform.Sequential(passes)(builder.get())
+
+
+def _rewrite(block: Any, mod: IRModule, kernels: Mapping[str, Any], builder: Any) -> Any:
+    """A block of bindings without the concatenations that can go."""
+    from tvm import relax
+
+    if not isinstance(block, relax.DataflowBlock):
+        return block
+    readers = relax.analysis.udchain(block)
+    calls = {
+        binding.var: binding.value
+        for binding in block.bindings
+        if is_kernel_call(binding.value)
+    }
+    replaced: dict[Any, Sequence[Any]] = {}
+    for whole, call in calls.items():
+        parts = list(call.args[1])
+        free = all(
+            part in calls
+            and isinstance(part, relax.DataflowVar)
+            and len(readers[part]) == 1
+            and part not in replaced
+            for part in parts
+        )
+        axis = _concatenated_axis(mod[call.args[0]], parts, whole) if free else None
+        if axis is not None and len(set(parts)) == len(parts):
+            replaced |= _joined(whole, parts, axis, calls, kernels, builder)
+    return relax.DataflowBlock(
+        [new for old in block.bindings for new in replaced.get(old.var, [old])]
+    )
+
+
+def _joined(
+    whole: Any,
+    parts: Sequence[Any],
+    axis: int,
+    calls: Mapping[Any, Any],
+    kernels: Mapping[str, Any],
+    builder: Any,
+) -> dict[Any, Sequence[Any]]:
+    """What is bound in the place of each variable; empty if a kernel cannot store elsewhere."""
+    from tvm import relax
+
+    moved, offset = {}, 0
+    for part in parts:
+        kernel = kernels[calls[part].args[0].name_hint]
+        moved[part] = _storing_into(kernel, static_shape(whole), axis, offset)
+        offset += static_shape(part)[axis]
+    if None in moved.values():
+        return {}
+    ordered = [var for var in calls if var in moved]
+    bindings: dict[Any, Sequence[Any]] = {whole: []}
+    sofar = None
+    for part in ordered:
+        arguments = list(calls[part].args[1])
+        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}_in_place")
+        if sofar is None:
+            call = relax.call_tir(function, arguments, whole.ty)
+        else:
+            place = len(arguments)
+            call = relax.call_tir_inplace(function, [*arguments, sofar], place, whole.ty)
+        last = part is ordered[-1]
+        sofar = whole if last else relax.DataflowVar(f"{part.name_hint}_in_place", whole.ty)
+        bindings[part] = [relax.VarBinding(sofar, call)]
+    return bindings
+
+
+def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> Any | None:
+    """A kernel that stores its result at an offset in a larger tensor; None if it cannot."""
+    from tvm import s_tir, tirx
+
+    *operands, result = kernel.params
+    part = kernel.buffer_map[result]
+    shape = tuple(int(extent) for extent in part.shape)
+    copy = _copy(shape, tuple(whole), axis, offset, str(part.dtype))
+    copy = copy.specialize({copy.params[0]: part})
+    root, copied = kernel.body.block, copy.body.block
+    joined = s_tir.SBlock(
+        root.iter_vars, root.reads, root.writes, root.name_hint,
+        tirx.stmt_seq(root.body, copied.body), root.init, [*root.alloc_buffers, part],
+        root.match_buffers, root.annotations,
+    )  # fmt: skip
+    buffers = {operand: kernel.buffer_map[operand] for operand in operands}
+    buffers |= {copy.params[-1]: copy.buffer_map[copy.params[-1]]}
+    function = tirx.PrimFunc(
+        [*operands, copy.params[-1]],
+        s_tir.SBlockRealize([], True, joined),
+        kernel.ret_type,
+        buffers,
+        kernel.attrs,
+    )
+    schedule = s_tir.Schedule(tvm_adapter.module_from_prim_func(function))
+    try:
+        schedule.reverse_compute_inline(schedule.get_sblock(_BLOCK))
+    except s_tir.ScheduleError:
+        return None
+    return schedule.mod["main"]
+
+
+def _copy(part: tuple[int, ...], whole: tuple[int, ...], axis: int, offset: int, dtype: str) -> Any:
+    """A program that copies a tensor into a larger one."""
+    import tvm
+
+    axes = range(len(part))
+    source = _COPY.format(
+        part=part, whole=whole, dtype=dtype, kinds="S" * len(part),
+        loops=", ".join(f"i{index}" for index in axes),
+        places=", ".join(f"v{index}" for index in axes),
+        moved=", ".join(f"v{index} + {offset}" if index == axis else f"v{index}" for index in axes),
+    )  # fmt: skip
+    return tvm.script.from_source(source)
+
+
+def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | None:
+    """Along which axis a kernel does nothing but concatenate its operands; None if it does more."""
+    import tvm
+
+    extents = static_shape(whole)
+    for axis, extent in enumerate(extents):
+        if len(parts) > 1 and sum(static_shape(part)[axis] for part in parts) == extent:
+            plain = _concatenation(parts, axis)
+            if tvm.ir.structural_equal(_bare(kernel), _bare(plain)):
+                return axis
+    return None
+
+
+def _concatenation(parts: Sequence[Any], axis: int) -> Any:
+    """What Relax makes of a concatenation."""
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    operands = [relax.Var(f"part{index}", part.ty) for index, part in enumerate(parts)]
+    with builder.function("main", operands):
+        builder.emit_func_output(builder.emit(relax.op.concat(operands, axis)))
+    lowered = relax.transform.LegalizeOps()(builder.get())
+    return next(
+        function for _, function in lowered.functions_items() if tvm_adapter.is_prim_func(function)
+    )
+
+
+def _bare(kernel: Any) -> Any:
+    """A kernel without its name and other attributes."""
+    for key in list(kernel.attrs.keys()):
+        kernel = kernel.without_attr(key)
+    return kernel
