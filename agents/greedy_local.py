@@ -20,8 +20,8 @@ from schedenv.measure import Result
 from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
 from schedenv.space.draft import Drafter
 
-from .coordinates import Coordinates, Floats
-from .forecast import Forecast, cost_s, one_thread
+from .coordinates import Coordinates
+from .forecast import Forecast, one_thread
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,6 @@ class GreedyConfig:
         forecast: Neighbours are asked for in the order in which a model of what was measured has
             them (`agents/forecast.py`); if not, at random.
         optimism: How many standard deviations a forecast time is believed to be too long.
-        thrift: How much the forecast cost of building and timing a neighbour counts, in log seconds
-            of its kernel a log second of its own: at 0.1, one that costs ten times as much has to
-            promise 1.26 times the speed. Candidates differ by factors of hundreds in it.
-        screened: With a forecast: how many random points are drawn for each of a storm, of which
-            the most promising are measured. The first storm is not screened.
     """
 
     storm: int = 8
@@ -66,8 +61,6 @@ class GreedyConfig:
     speculate: bool = False
     forecast: bool = False
     optimism: float = 1.0
-    thrift: float = 0.0
-    screened: int = 1
 
 
 DROPLET = GreedyConfig(
@@ -131,7 +124,7 @@ class GreedyLocalAgent:
             self._asked_storm = min(count, self._storm_left)
             if self._config.from_default and not self._seen:
                 return [self._space.default()]
-            return self._storm(self._asked_storm)
+            return [self._draw() for _ in range(self._asked_storm)]
         self._rank()
         batch, self._queue = self._queue[:count], self._queue[count:]
         if self._config.speculate:
@@ -162,17 +155,6 @@ class GreedyLocalAgent:
             "starts_left": [str(start.point) for start in self._starts],
         }
 
-    def _storm(self, count: int) -> list[Point]:
-        """Random points; of many, those that a forecast finds promising, once there is one."""
-        screened = self._config.screened if self._seen else 1
-        points = [self._draw() for _ in range(count * screened)]
-        forecast = self._forecast() if screened > 1 else None
-        if forecast is None:
-            return points[:count]
-        fresh = list(dict.fromkeys(point for point in points if point not in self._seen))
-        price = self._price(fresh)
-        return forecast.choose(fresh, count, self._config.optimism, price) or points[:count]
-
     def _draw(self) -> Point:
         """A random point, drafted or uniform."""
         if self._config.drafted and self._rng.random() < self._config.drafted:
@@ -185,8 +167,8 @@ class GreedyLocalAgent:
         if forecast is None:
             return
         points = [point for _, point in self._queue]
-        scores = forecast.optimistic(points, self._config.optimism) + self._price(points)
-        self._queue = [self._queue[index] for index in np.argsort(scores, kind="stable")]
+        order = np.argsort(forecast.optimistic(points, self._config.optimism), kind="stable")
+        self._queue = [self._queue[index] for index in order]
 
     def _forecast(self) -> Forecast | None:
         """A model of what was measured; None without one, or if too little is known."""
@@ -194,13 +176,6 @@ class GreedyLocalAgent:
             return None
         seconds = {p: _estimate_s(r) if r.ok else math.inf for p, r in self._seen.items()}
         return Forecast.of(self._coordinates, seconds)
-
-    def _price(self, points: Sequence[Point]) -> Floats:
-        """What is added to the log seconds of points for what they may cost."""
-        if not self._config.thrift or not points:
-            return np.zeros(len(points))
-        costs = Forecast(self._coordinates, {p: cost_s(r) for p, r in self._seen.items()})
-        return self._config.thrift * costs.predict(points)[0]
 
     def _choose_starts(self) -> None:
         """Rank what is known; descents start at the best points that were not a centre yet."""

@@ -172,8 +172,9 @@ def table(rows: Sequence[Row]) -> list[str]:
             for value in (lambda row: row.whole, lambda row: row.found, quality_of)
         )
         worst = min(quality, key=quality.__getitem__)
+        reached = sum(row.reached for row in mine)
         lines.append(
-            f"| `{agent}` | {len(quality)} | {len(mine)} | {sum(row.reached for row in mine)} pieces "
+            f"| `{agent}` | {len(quality)} | {len(mine)} | {reached} pieces "
             f"| {mean(whole)} | {mean(found)} | {mean(quality)} | {quality[worst]:.2f} ({worst}) |"
         )
     lines += [

@@ -17,6 +17,8 @@ from schedenv.tvm_rewrites import static_shape
 if TYPE_CHECKING:
     from tvm import IRModule
 
+_FEWEST = 2
+
 _BLOCK = "store_into_whole"
 
 _COPY = f"""\
@@ -102,8 +104,8 @@ def _joined(
     moved, offset = {}, 0
     for part in parts:
         kernel = kernels[calls[part].args[0].name_hint]
-        moved[part] = _storing_into(kernel, static_shape(whole), axis, offset)
-        offset += static_shape(part)[axis]
+        moved[part] = _storing_into(kernel, _extents(whole), axis, offset)
+        offset += _extents(part)[axis]
     if None in moved.values():
         return {}
     ordered = [var for var in calls if var in moved]
@@ -173,9 +175,13 @@ def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | N
     """Along which axis a kernel does nothing but concatenate its operands; None if it does more."""
     import tvm
 
-    extents = static_shape(whole)
-    for axis, extent in enumerate(extents):
-        if len(parts) > 1 and sum(static_shape(part)[axis] for part in parts) == extent:
+    shape = static_shape(whole)
+    shapes = [extents for part in parts if (extents := static_shape(part)) is not None]
+    # Kernels with several results have no shape; their results are no kernels' results themselves.
+    if shape is None or len(shapes) != len(parts) or len(parts) < _FEWEST:
+        return None
+    for axis, extent in enumerate(shape):
+        if sum(extents[axis] for extents in shapes if len(extents) > axis) == extent:
             plain = _concatenation(parts, axis)
             if tvm.ir.structural_equal(_bare(kernel), _bare(plain)):
                 return axis
@@ -194,6 +200,12 @@ def _concatenation(parts: Sequence[Any], axis: int) -> Any:
     return next(
         function for _, function in lowered.functions_items() if tvm_adapter.is_prim_func(function)
     )
+
+
+def _extents(tensor: Any) -> tuple[int, ...]:
+    shape = static_shape(tensor)
+    assert shape is not None
+    return shape
 
 
 def _bare(kernel: Any) -> Any:

@@ -114,8 +114,9 @@ def _sinker(mod: IRModule) -> Any:
         def visit_call_(self, call: Any) -> Any:
             call = self.builder_.normalize(self.visit_expr_post_order(call))
             name = getattr(call.op, "name", None)
-            if name == "relax.broadcast_to" and static_shape(call) == static_shape(call.args[0]) is not None:
-                return call.args[0]
+            if name == "relax.broadcast_to":
+                shape = static_shape(call)
+                return call.args[0] if shape and shape == static_shape(call.args[0]) else call
             if name == "relax.reshape":
                 return self._reshape(call)
             if name in _UNARY:
