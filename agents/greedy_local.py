@@ -109,13 +109,6 @@ class GreedyLocalAgent:
 
     def ask(self, count: int) -> list[Point]:
         """The rest of the storm, or unvisited neighbours of the centre."""
-        if self._pools is None:
-            return self._choose(count)
-        # The threads of a larger pool would spin beside the kernels that are timed.
-        with self._pools.limit(limits=1):
-            return self._choose(count)
-
-    def _choose(self, count: int) -> list[Point]:
         count = min(count, self._config.batch)
         self._asked, self._asked_storm = {}, 0
         if self._storm_left == 0 and not self._queue:
@@ -125,7 +118,9 @@ class GreedyLocalAgent:
             if self._config.from_default and not self._seen:
                 return [self._space.default()]
             return [self._draw() for _ in range(self._asked_storm)]
-        self._rank()
+        if self._pools is not None:
+            with self._pools.limit(limits=1):
+                self._rank()
         batch, self._queue = self._queue[:count], self._queue[count:]
         if self._config.speculate:
             batch += self._further(batch, count - len(batch))
@@ -156,26 +151,19 @@ class GreedyLocalAgent:
         }
 
     def _draw(self) -> Point:
-        """A random point, drafted or uniform."""
+        """A point of a storm."""
         if self._config.drafted and self._rng.random() < self._config.drafted:
             return self._drafter.sample(self._rng, self._seen)
         return self._space.sample(self._rng)
 
     def _rank(self) -> None:
         """Put the neighbours that a forecast finds promising first."""
-        forecast = self._forecast()
-        if forecast is None:
-            return
-        points = [point for _, point in self._queue]
-        order = np.argsort(forecast.optimistic(points, self._config.optimism), kind="stable")
-        self._queue = [self._queue[index] for index in order]
-
-    def _forecast(self) -> Forecast | None:
-        """A model of what was measured; None without one, or if too little is known."""
-        if not self._config.forecast:
-            return None
         seconds = {p: _estimate_s(r) if r.ok else math.inf for p, r in self._seen.items()}
-        return Forecast.of(self._coordinates, seconds)
+        forecast = Forecast.of(self._coordinates, seconds)
+        if forecast is not None:
+            points = [point for _, point in self._queue]
+            order = np.argsort(forecast.optimistic(points, self._config.optimism), kind="stable")
+            self._queue = [self._queue[index] for index in order]
 
     def _choose_starts(self) -> None:
         """Rank what is known; descents start at the best points that were not a centre yet."""

@@ -18,7 +18,7 @@ nn = torch.nn
 
 
 class Fire(nn.Module):
-    """Two convolutions of one image with what `join` makes of their results."""
+    """Two convolutions of one image, what `join` makes of their results, and a pool."""
 
     def __init__(self, join: Callable[..., Any], *, bias: bool = True) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Fire(nn.Module):
         self.join = join
 
     def forward(self, x: Any) -> Any:
-        return self.join(self.wide(x), self.narrow(x), x)
+        return torch.max_pool2d(self.join(self.wide(x), self.narrow(x), x), 2)
 
 
 def prepared(module: Any, x: Any) -> Any:
