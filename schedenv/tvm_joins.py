@@ -173,7 +173,7 @@ def _copy(part: tuple[int, ...], whole: tuple[int, ...], axis: int, offset: int,
 
 def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | None:
     """Along which axis a kernel does nothing but concatenate its operands; None if it does more."""
-    import tvm
+    import tvm_ffi
 
     shape = static_shape(whole)
     shapes = [extents for part in parts if (extents := static_shape(part)) is not None]
@@ -183,7 +183,7 @@ def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | N
     for axis, extent in enumerate(shape):
         if sum(extents[axis] for extents in shapes if len(extents) > axis) == extent:
             plain = _concatenation(parts, axis)
-            if tvm.ir.structural_equal(_bare(kernel), _bare(plain)):
+            if tvm_ffi.structural_equal(_bare(kernel), _bare(plain)):
                 return axis
     return None
 
