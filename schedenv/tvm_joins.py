@@ -129,8 +129,7 @@ def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> 
     """A kernel that stores its result at an offset in a larger tensor; None if it cannot."""
     from tvm import s_tir, tirx
 
-    *operands, result = kernel.params
-    part = kernel.buffer_map[result]
+    *operands, part = kernel.params
     shape = tuple(int(extent) for extent in part.shape)
     copy = _copy(shape, tuple(whole), axis, offset, str(part.dtype))
     copy = copy.specialize({copy.params[0]: part})
@@ -140,13 +139,10 @@ def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> 
         tirx.stmt_seq(root.body, copied.body), root.init, [*root.alloc_buffers, part],
         root.match_buffers, root.annotations,
     )  # fmt: skip
-    buffers = {operand: kernel.buffer_map[operand] for operand in operands}
-    buffers |= {copy.params[-1]: copy.buffer_map[copy.params[-1]]}
     function = tirx.PrimFunc(
         [*operands, copy.params[-1]],
         s_tir.SBlockRealize([], True, joined),
         kernel.ret_type,
-        buffers,
         kernel.attrs,
     )
     schedule = s_tir.Schedule(tvm_adapter.module_from_prim_func(function))

@@ -82,13 +82,6 @@ def test_a_part_may_be_computed_before_the_one_that_stands_before_it() -> None:
     assert in_place(found) == 2
 
 
-def test_concatenations_of_concatenations_keep_the_outer_one() -> None:
-    found = joined(
-        Fire(lambda wide, narrow, x: concatenated(concatenated(wide, narrow), x.sigmoid()))
-    )
-    assert 2 <= in_place(found) <= 3
-
-
 @pytest.mark.parametrize(
     "join",
     [
