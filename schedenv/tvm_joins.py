@@ -24,7 +24,7 @@ _BLOCK = "store_into_whole"
 _COPY = f"""\
 @T.prim_func(s_tir=True)
 def copy(part: T.Buffer({{part}}, "{{dtype}}"), whole: T.Buffer({{whole}}, "{{dtype}}")):
-    for {{loops}} in T.grid{{part}}:
+    for {{loops}} in T.grid(*{{part}}):
         with T.sblock("{_BLOCK}"):
             {{places}} = T.axis.remap("{{kinds}}", [{{loops}}])
             whole[{{moved}}] = part[{{places}}]
@@ -159,12 +159,19 @@ def _copy(part: tuple[int, ...], whole: tuple[int, ...], axis: int, offset: int,
 
     axes = range(len(part))
     source = _COPY.format(
-        part=part, whole=whole, dtype=dtype, kinds="S" * len(part),
+        part=_int64(part), whole=_int64(whole), dtype=dtype, kinds="S" * len(part),
         loops=", ".join(f"i{index}" for index in axes),
         places=", ".join(f"v{index}" for index in axes),
-        moved=", ".join(f"v{index} + {offset}" if index == axis else f"v{index}" for index in axes),
+        moved=", ".join(
+            f"v{index} + T.int64({offset})" if index == axis else f"v{index}" for index in axes
+        ),
     )  # fmt: skip
     return tvm.script.from_source(source)
+
+
+def _int64(shape: tuple[int, ...]) -> str:
+    """A shape as Relax has them, in TVMScript."""
+    return "(" + "".join(f"T.int64({extent}), " for extent in shape) + ")"
 
 
 def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | None:
