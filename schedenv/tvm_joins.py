@@ -21,16 +21,6 @@ _FEWEST = 2
 
 _BLOCK = "store_into_whole"
 
-_COPY = f"""\
-@T.prim_func(s_tir=True)
-def copy(part: T.Buffer({{part}}, "{{dtype}}"), whole: T.Buffer({{whole}}, "{{dtype}}")):
-    for {{loops}} in T.grid(*{{part}}):
-        with T.sblock("{_BLOCK}"):
-            {{places}} = T.axis.remap("{{kinds}}", [{{loops}}])
-            whole[{{moved}}] = part[{{places}}]
-"""
-
-
 def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
     """A network without those concatenations whose parts can be computed in place.
 
@@ -130,21 +120,15 @@ def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> 
     from tvm import s_tir, tirx
 
     *operands, part = kernel.params
-    shape = tuple(int(extent) for extent in part.shape)
-    copy = _copy(shape, tuple(whole), axis, offset, str(part.dtype))
-    copy = copy.specialize({copy.params[0]: part})
-    root, copied = kernel.body.block, copy.body.block
-    joined = s_tir.SBlock(
+    joined = tirx.decl_buffer(_int64(whole), part.dtype, "whole")
+    root = kernel.body.block
+    block = s_tir.SBlock(
         root.iter_vars, root.reads, root.writes, root.name_hint,
-        tirx.stmt_seq(root.body, copied.body), root.init, [*root.alloc_buffers, part],
-        root.match_buffers, root.annotations,
+        tirx.stmt_seq(root.body, _copy(part, joined, axis, offset)), root.init,
+        [*root.alloc_buffers, part], root.match_buffers, root.annotations,
     )  # fmt: skip
-    function = tirx.PrimFunc(
-        [*operands, copy.params[-1]],
-        s_tir.SBlockRealize([], True, joined),
-        kernel.ret_type,
-        kernel.attrs,
-    )
+    body = s_tir.SBlockRealize([], True, block)
+    function = tirx.PrimFunc([*operands, joined], body, kernel.ret_type, kernel.attrs)
     schedule = s_tir.Schedule(tvm_adapter.module_from_prim_func(function))
     try:
         schedule.reverse_compute_inline(schedule.get_sblock(_BLOCK))
@@ -153,25 +137,39 @@ def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> 
     return schedule.mod["main"]
 
 
-def _copy(part: tuple[int, ...], whole: tuple[int, ...], axis: int, offset: int, dtype: str) -> Any:
-    """A program that copies a tensor into a larger one."""
-    import tvm
+def _copy(part: Any, whole: Any, axis: int, offset: int) -> Any:
+    """A loop nest that copies a tensor to an offset in a larger one."""
+    from tvm import s_tir, tirx
+    from tvm.ir import Range, TensorRegion
 
-    axes = range(len(part))
-    source = _COPY.format(
-        part=_int64(part), whole=_int64(whole), dtype=dtype, kinds="S" * len(part),
-        loops=", ".join(f"i{index}" for index in axes),
-        places=", ".join(f"v{index}" for index in axes),
-        moved=", ".join(
-            f"v{index} + T.int64({offset})" if index == axis else f"v{index}" for index in axes
+    numbers = range(len(part.shape))
+    loops = [tirx.Var(f"i{number}", "int64") for number in numbers]
+    places = [tirx.Var(f"v{number}", "int64") for number in numbers]
+    moved = [place + offset if number == axis else place for number, place in enumerate(places)]
+    body: Any = s_tir.SBlockRealize(
+        loops,
+        True,
+        s_tir.SBlock(
+            [
+                tirx.IterVar(Range(0, extent), place, tirx.IterVar.DataPar)
+                for extent, place in zip(part.shape, places, strict=True)
+            ],
+            [TensorRegion(part, [Range.from_min_extent(place, 1) for place in places])],
+            [TensorRegion(whole, [Range.from_min_extent(place, 1) for place in moved])],
+            _BLOCK,
+            tirx.BufferStore(whole, tirx.BufferLoad(part, places), moved),
         ),
-    )  # fmt: skip
-    return tvm.script.from_source(source)
+    )
+    for loop, extent in reversed(list(zip(loops, part.shape, strict=True))):
+        body = tirx.For(loop, _int64([0])[0], extent, tirx.ForKind.SERIAL, body)
+    return body
 
 
-def _int64(shape: tuple[int, ...]) -> str:
-    """A shape as Relax has them, in TVMScript."""
-    return "(" + "".join(f"T.int64({extent}), " for extent in shape) + ")"
+def _int64(extents: Sequence[int]) -> list[Any]:
+    """Extents as Relax has them."""
+    from tvm import tirx
+
+    return [tirx.IntImm("int64", extent) for extent in extents]
 
 
 def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | None:
