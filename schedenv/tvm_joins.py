@@ -140,7 +140,7 @@ def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> 
 def _copy(part: Any, whole: Any, axis: int, offset: int) -> Any:
     """A loop nest that copies a tensor to an offset in a larger one."""
     from tvm import s_tir, tirx
-    from tvm.ir import Range, TensorRegion
+    from tvm.ir import Range
 
     numbers = range(len(part.shape))
     loops = [tirx.Var(f"i{number}", "int64") for number in numbers]
@@ -154,8 +154,8 @@ def _copy(part: Any, whole: Any, axis: int, offset: int) -> Any:
                 tirx.IterVar(Range(0, extent), place, tirx.IterVar.DataPar)
                 for extent, place in zip(part.shape, places, strict=True)
             ],
-            [TensorRegion(part, [Range.from_min_extent(place, 1) for place in places])],
-            [TensorRegion(whole, [Range.from_min_extent(place, 1) for place in moved])],
+            [tirx.BufferRegion(part, [Range.from_min_extent(place, 1) for place in places])],
+            [tirx.BufferRegion(whole, [Range.from_min_extent(place, 1) for place in moved])],
             _BLOCK,
             tirx.BufferStore(whole, tirx.BufferLoad(part, places), moved),
         ),
