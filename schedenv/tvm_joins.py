@@ -110,7 +110,7 @@ def _joined(
             place = len(arguments)
             call = relax.call_tir_inplace(function, [*arguments, sofar], place, whole.ty)
         last = part is ordered[-1]
-        sofar = whole if last else relax.DataflowVar(f"{part.name_hint}_in_place", whole.ty)
+        sofar = whole if last else relax.DataflowVar(f"{part.name}_in_place", whole.ty)
         bindings[part] = [relax.VarBinding(sofar, call)]
     return bindings
 
