@@ -257,7 +257,7 @@ def main() -> None:
 
 def read_rows(file: Path) -> list[Row]:
     """What earlier runs found, on this machine and others."""
-    return msgspec.json.decode_lines(file.read_bytes(), type=Row) if file.exists() else []
+    return msgspec.json.Decoder(Row).decode_lines(file.read_bytes()) if file.exists() else []
 
 
 def place(row: Row) -> tuple[str, int, str]:
