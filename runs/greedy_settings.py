@@ -20,7 +20,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-from hierarchical_ablation import part, raced, text
+from hierarchical_ablation import part, raced
 from schedenv_agents.greedy_local import GreedyConfig, GreedyLocalAgent
 
 from schedenv.comparison.arenas import make_arena
@@ -107,10 +107,10 @@ class Worth:
         cells = []
         for at in JUDGED_AT:
             ours = self.chosen(choice, at)
-            cells.append(text(interquartile_mean(ours)))
+            cells.append(interquartile_mean(ours).text())
             for peer in PEERS:
                 theirs = self._field.scores(peer, Axis.TRIALS, at)
-                cells.append(text(probability_of_improvement(ours, theirs)))
+                cells.append(probability_of_improvement(ours, theirs).text())
         return f"| {what} | " + " | ".join(cells) + " |"
 
     def _wins(self, name: str, at: float) -> list[float]:

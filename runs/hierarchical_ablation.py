@@ -25,7 +25,6 @@ from schedenv.comparison.attempts import Attempt, read_attempts
 from schedenv.comparison.race import Request, Watcher, order_of, race
 from schedenv.comparison.scores import Field
 from schedenv.comparison.statistics import (
-    Interval,
     interquartile_mean,
     probability_of_improvement,
 )
@@ -146,13 +145,13 @@ def part(
     ]
     for name in field.agents:
         ours = field.scores(name, request.axis, at)
-        cells = [text(interquartile_mean(ours))]
+        cells = [interquartile_mean(ours).text()]
         for rival in (others[name], RANDOM):
             if rival == name or rival not in field.agents:
                 cells.append("-")
                 continue
             theirs = field.scores(rival, request.axis, at)
-            cells.append(text(probability_of_improvement(ours, theirs)))
+            cells.append(probability_of_improvement(ours, theirs).text())
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -161,10 +160,6 @@ def whole_of(name: str, agents: Sequence[str]) -> str | None:
     """The agent whose level is off in `name`; None if it is whole, or does not take part."""
     whole = name.partition("-")[0]
     return whole if whole != name and whole in agents else None
-
-
-def text(interval: Interval) -> str:
-    return f"{interval.estimate:.3f} ({interval.low:.3f}-{interval.high:.3f})"
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ Here a kernel's last block stores to the concatenated tensor instead, and the co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schedenv import tvm_adapter
-from schedenv.tvm_relax import is_kernel_call
+from schedenv.tvm_relax import call_sequence, is_kernel_call
 from schedenv.tvm_rewrites import static_shape
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 2
 
+_SUFFIX = "_in_place"
 _BLOCK = "store_into_whole"
 
 def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
@@ -48,6 +50,12 @@ def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
     )
     passes = [relax.transform.Normalize(), relax.transform.DeadCodeElimination()]
     return tvm.transform.Sequential(passes)(builder.get())
+
+
+def left_out(before: IRModule, after: IRModule) -> frozenset[str]:
+    """The kernels that a network calls before its concatenations are joined, and not after."""
+    called = {re.sub(rf"{_SUFFIX}\d*$", "", name) for name in call_sequence(after)}
+    return frozenset(call_sequence(before)) - called
 
 
 def _rewrite(block: Any, mod: IRModule, kernels: Mapping[str, Any], builder: Any) -> Any:
@@ -103,14 +111,14 @@ def _joined(
     sofar = None
     for part in ordered:
         arguments = list(calls[part].args[1])
-        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}_in_place")
+        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}{_SUFFIX}")
         if sofar is None:
             call = relax.call_tir(function, arguments, whole.ty)
         else:
             place = len(arguments)
             call = relax.call_tir_inplace(function, [*arguments, sofar], place, whole.ty)
         last = part is ordered[-1]
-        sofar = whole if last else relax.DataflowVar(f"{part.name}_in_place", whole.ty)
+        sofar = whole if last else relax.DataflowVar(f"{part.name}{_SUFFIX}", whole.ty)
         bindings[part] = [relax.VarBinding(sofar, call)]
     return bindings
 

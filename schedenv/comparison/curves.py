@@ -102,7 +102,7 @@ class RaceData:
                 interquartile_mean([of_task[:, i] for of_task in scores], resamples=_RESAMPLES)
                 for i in range(len(marks))
             ]
-            ends = np.array([[one.estimate, one.low, one.high] for one in found])
+            ends = np.array([[one.estimate, one.low, one.high] for one in found], np.float64)
             lines.append(Line(agent, marks, *ends.T))
         return lines
 

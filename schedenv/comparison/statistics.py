@@ -3,13 +3,16 @@
 "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021; their own
 library is `rliable` (rliable/metrics.py, rliable/library.py). Scores are one array a task, of that
 task's runs, larger being better; tasks may have different numbers of runs. Intervals are percentile
-bootstraps that draw runs within each task anew, so that every task keeps its weight.
+bootstraps that draw runs within each task anew, so that every task keeps its weight. Where no task
+has more than one run there is nothing to draw, and no interval.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +34,20 @@ class Interval:
 
     Attributes:
         estimate: From the scores as they are.
-        low: Lower end.
-        high: Upper end.
+        low: Lower end; None if there is no interval.
+        high: Upper end; None if there is none.
     """
 
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    def text(self, digits: int = 3) -> str:
+        """For people: the estimate, and its interval in parentheses if there is one."""
+        estimate = f"{self.estimate:.{digits}f}"
+        if self.low is None or self.high is None:
+            return estimate
+        return f"{estimate} ({self.low:.{digits}f}-{self.high:.{digits}f})"
 
 
 def interquartile_mean(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -107,7 +117,7 @@ class Profile:
     Attributes:
         thresholds: Ascending.
         shares: Share of the runs whose score is above, each task weighing the same.
-        low: Lower end of the pointwise 95 % interval.
+        low: Lower end of the pointwise 95 % interval; NaN where there is none.
         high: Upper end.
     """
 
@@ -137,6 +147,8 @@ def performance_profile(scores: Scores, thresholds: Doubles, seed: int = 0) -> P
         counts = rng.multinomial(runs, np.full(runs, 1 / runs), RESAMPLES)
         draws += counts @ of_task / runs
     low, high = np.quantile(draws / len(above), _CONFIDENCE, axis=0)
+    if not _can_draw(above):
+        low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
     shares = np.mean([of_task.mean(axis=0) for of_task in above], axis=0)
     return Profile(thresholds, shares, low, high)
 
@@ -152,7 +164,8 @@ def geometric_mean(ratios: Scores, seed: int = 0) -> Interval:
         InputError: A task has no ratios.
     """
     logs = mean([np.log(of_task) for of_task in _checked(ratios)], seed)
-    return Interval(*(float(np.exp(end)) for end in (logs.estimate, logs.low, logs.high)))
+    ends = [None if end is None else math.exp(end) for end in (logs.low, logs.high)]
+    return Interval(math.exp(logs.estimate), *ends)
 
 
 def _interval(
@@ -168,7 +181,14 @@ def _interval(
     ]
     low, high = np.quantile(statistic(drawn), _CONFIDENCE)
     estimate = statistic([of_task[None] for of_task in scores])[0]
+    if not _can_draw(scores):
+        return Interval(float(estimate), None, None)
     return Interval(float(estimate), float(low), float(high))
+
+
+def _can_draw(scores: Sequence[npt.NDArray[Any]]) -> bool:
+    """Whether runs drawn anew can differ from those that there are."""
+    return any(len(of_task) > 1 for of_task in scores)
 
 
 def _checked(scores: Scores) -> list[Doubles]:

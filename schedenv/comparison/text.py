@@ -65,6 +65,8 @@ def trials_table(summary: Summary) -> Table:
 def _two_lines(interval: Interval | None) -> str:
     if interval is None:
         return "-"
+    if interval.low is None or interval.high is None:
+        return f"{interval.estimate:.3f}"
     return f"{interval.estimate:.3f}\n{interval.low:.2f}-{interval.high:.2f}"
 
 
@@ -75,7 +77,8 @@ def caption(summary: Summary) -> str:
     budget = f"{summary.budget:g} {unit if summary.axis is Axis.SECONDS else 'trials'}"
     return (
         f"quality: share of {known} after {budget}, interquartile mean over {len(summary.facts)} "
-        f"tasks x {summary.seeds} seeds; 95 % intervals"
+        f"tasks x {summary.seeds} seeds; "
+        + ("95 % intervals" if summary.seeds > 1 else "with one seed there are no intervals")
     )
 
 
@@ -214,7 +217,7 @@ def _standing(summary: Summary, standing: Standing) -> tuple[str, ...]:
 def _range(interval: Interval | None) -> str:
     if interval is None:
         return "-"
-    return f"{interval.estimate:.3f} ({interval.low:.3f}-{interval.high:.3f})"
+    return interval.text()
 
 
 def _amount(at: float, axis: Axis) -> str:

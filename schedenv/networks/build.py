@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from schedenv import hardware as hw
@@ -36,16 +37,26 @@ def winners(kernels: Mapping[str, TunedKernel]) -> dict[str, Point]:
     }
 
 
+@dataclass(frozen=True)
+class Built:
+    """A compiled network.
+
+    Attributes:
+        library: Its file.
+        joined: Kernels that it does without: concatenations whose parts are stored in place.
+    """
+
+    library: Path
+    joined: frozenset[str]
+
+
 def build_tuned(
     network: Network, kernels: Mapping[str, TunedKernel], hardware: hw.Hardware, out: Path
-) -> Path:
+) -> Built:
     """Compile the network with its kernels' best schedules.
 
     Writes the library, a MetaSchedule database of the schedules, and an example that runs the
     library with nothing but TVM.
-
-    Returns:
-        The library.
 
     Raises:
         InstallError: There is no linker.
@@ -65,8 +76,9 @@ def build_tuned(
             file.unlink()
         folder.mkdir(exist_ok=True)
         tvm_database.write_database(str(folder), records, target)
-    graph = tvm_joins.join_in_place(network.graph(), scheduled)
-    executable = tvm_relax.compile_network(tvm_relax.with_kernels(graph, scheduled), target)
+    graph = network.graph()
+    joined = tvm_joins.join_in_place(graph, scheduled)
+    executable = tvm_relax.compile_network(tvm_relax.with_kernels(joined, scheduled), target)
     library = _export(executable, out / LIBRARY)
     inputs = ", ".join(
         f'tvm.runtime.tensor(numpy.zeros({port.shape}, "{port.dtype}"))'
@@ -75,7 +87,7 @@ def build_tuned(
     (out / EXAMPLE).write_text(
         _EXAMPLE.format(cores=hardware.cores, library=library.resolve(), inputs=inputs)
     )
-    return library
+    return Built(library, tvm_joins.left_out(graph, joined))
 
 
 def build_untuned(network: Network, hardware: hw.Hardware, path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -122,14 +122,14 @@ def tune_network(
     if search.interrupted_by is not None:
         return NetworkOutcome(None, search, search.interrupted_by)
     watcher.stage("build")
-    library = build.build_tuned(network, search.kernels, hardware, out)
+    built = build.build_tuned(network, search.kernels, hardware, out)
     untuned = build.build_untuned(network, hardware, out / UNTUNED_LIBRARY)
     watcher.stage("confirm")
     vendor = vendor_of(request.path)
     errors, timings = compare(
         [
             Contender(vendor, vendor, request.path.resolve()),
-            Contender(TUNED, "tvm", library),
+            Contender(TUNED, "tvm", built.library),
             Contender(UNTUNED, "tvm", untuned),
             *request.peers,
         ],
@@ -138,7 +138,7 @@ def tune_network(
         reference=vendor,
         seed=request.seed,
     )
-    report = describe(request, search, peaks, errors, timings)
+    report = describe(request, search, peaks, errors, timings, built.joined)
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
 
@@ -175,11 +175,15 @@ def describe(
     peaks: Peaks,
     errors: Mapping[str, float],
     timings: Mapping[str, Timing],
+    joined: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The content of `report.json`; where the time goes, the largest part first."""
+    """The content of `report.json`; where the time goes, the largest part first.
+
+    Kernels in `joined` are not called by the tuned network; see `build.Built`.
+    """
     tuned_s = timings[TUNED].latency_s
     rows = sorted(
-        (_describe_kernel(name, search, peaks) for name in search.kernels),
+        (_describe_kernel(name, search, peaks, name in joined) for name in search.kernels),
         # A kernel that the budget never reached goes first: it is the one to be tuned next.
         key=lambda row: -(math.inf if row["total_us"] is None else row["total_us"]),
     )
@@ -201,7 +205,9 @@ def describe(
             name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
         },
         "verified": {"against": vendor_of(request.path), "error_of_tolerated": dict(errors)},
-        "sum_of_kernels_us": search.network_s * 1e6 if math.isfinite(search.network_s) else None,
+        "sum_of_kernels_us": None
+        if any(row["total_us"] is None for row in rows)
+        else sum(row["total_us"] for row in rows),
         "roofline_us": sum(float(row["calls"]) * float(row["roofline_us"]) for row in rows),
         "kernels": rows,
         "untouched": [
@@ -212,16 +218,17 @@ def describe(
     }
 
 
-def _describe_kernel(name: str, search: Search, peaks: Peaks) -> dict[str, Any]:
+def _describe_kernel(name: str, search: Search, peaks: Peaks, joined: bool) -> dict[str, Any]:
     kernel = search.kernels[name]
     state = kernel.state
     known = bool(state.best_s)
+    calls = 0 if joined else state.calls
     return {
         "kernel": name,
-        "calls": state.calls,
+        "calls": calls,
         "untuned_us": state.untuned_s * 1e6 if known else None,
         "tuned_us": state.now_s * 1e6 if known else None,
-        "total_us": state.calls * state.now_s * 1e6 if known else None,
+        "total_us": calls * state.now_s * 1e6 if known else None,
         "roofline_us": roofline(kernel.task, peaks) * 1e6,
         "gflops_per_s": kernel.task.flops / state.now_s / 1e9 if known else None,
         "trials": kernel.trials,
