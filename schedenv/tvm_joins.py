@@ -23,6 +23,7 @@ _FEWEST = 2
 _SUFFIX = "_in_place"
 _BLOCK = "store_into_whole"
 
+
 def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
     """A network without those concatenations whose parts can be computed in place.
 
@@ -66,9 +67,7 @@ def _rewrite(block: Any, mod: IRModule, kernels: Mapping[str, Any], builder: Any
         return block
     readers = relax.analysis.udchain(block)
     calls = {
-        binding.var: binding.value
-        for binding in block.bindings
-        if is_kernel_call(binding.value)
+        binding.var: binding.value for binding in block.bindings if is_kernel_call(binding.value)
     }
     replaced: dict[Any, Sequence[Any]] = {}
     for whole, call in calls.items():
