@@ -41,7 +41,6 @@ from schedenv.comparison.scores import Axis, moment_of, put_to_scale
 from schedenv.tasks import resolve_many
 from schedenv.tuning.budget import Budget
 
-
 NEAR = 1.02
 
 
