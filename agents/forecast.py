@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedenv.errors import InstallError
-from schedenv.measure import Result
 from schedenv.space import Point
 
 from .coordinates import Coordinates
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 _FEWEST_TIMED = 2
-_CHEAPEST_S = 1e-3
-
-_MOST_KNOWN = 512
-"""Points that a forecast is made from: its cost grows with their cube, to a second at 3,000."""
 
 
 class Forecast:
@@ -29,15 +24,13 @@ class Forecast:
 
     Args:
         coordinates: Of the space.
-        seconds: Times of measured points; infinite for failures, which count as the slowest. Of
-            more than `_MOST_KNOWN`, the fastest half and the latest are used.
+        seconds: Times of measured points; infinite for failures, which count as the slowest.
     """
 
     def __init__(self, coordinates: Coordinates, seconds: Mapping[Point, float]) -> None:
         self._coordinates = coordinates
-        points = _most_telling(seconds)
-        times_s = np.array([seconds[point] for point in points])
-        self._process = GaussianProcess(coordinates.of(points), times_s)
+        known = coordinates.of(list(seconds))
+        self._process = GaussianProcess(known, np.array(list(seconds.values())))
 
     @classmethod
     def of(cls, coordinates: Coordinates, seconds: Mapping[Point, float]) -> Forecast | None:
@@ -64,22 +57,6 @@ class Forecast:
         """The most promising points that do not repeat each other; see `GaussianProcess.choose`."""
         chosen = self._process.choose(self._coordinates.of(points), count, optimism, price)
         return [points[index] for index in chosen]
-
-
-def _most_telling(seconds: Mapping[Point, float]) -> list[Point]:
-    """All points in their order; of too many for a Gaussian process, the fastest and the latest."""
-    points = list(seconds)
-    if len(points) <= _MOST_KNOWN:
-        return points
-    fastest = set(sorted(points, key=seconds.__getitem__)[: _MOST_KNOWN // 2])
-    latest = [point for point in points if point not in fastest][-(_MOST_KNOWN // 2) :]
-    kept = fastest.union(latest)
-    return [point for point in points if point in kept]
-
-
-def cost_s(result: Result) -> float:
-    """What a candidate cost to build, verify and time, seconds; never 0, which has no logarithm."""
-    return max(result.phases.total_s, _CHEAPEST_S)
 
 
 def one_thread(agent: str) -> ThreadpoolController:

@@ -4,9 +4,9 @@
         [--trials 320] [--pieces 2] [--out out/time-to-metaschedule]
         [--rows runs/time_to_metaschedule.jsonl] [--table FILE.md]
 
-A piece is one task with one seed: MetaSchedule first, then every agent, in random order, for as
-many seconds as MetaSchedule took; then the finalists of all are timed together in a fresh process,
-on inputs that no search has seen. Curves are put to the scale of those times. What is done is kept
+A piece is one task with one seed: MetaSchedule first, for its time is the budget, then every agent,
+in random order, for as many seconds; then the finalists of all are timed together in a fresh
+process, on inputs that no search has seen. Curves are put to the scale of those times. What is done is kept
 in --out, so the run can be ended at any time and goes on when it is started again; --pieces ends it
 after so many new ones. Everybody in a piece ran on one machine within minutes, so pieces of several
 machines and days make one table: --rows holds their results, each with its machine, and what is
@@ -43,12 +43,24 @@ from schedenv.tuning.budget import Budget
 
 NEAR = 1.02
 
+PREFACE = """\
+Made by `python runs/time_to_metaschedule.py`, which says what the columns mean. MetaSchedule's
+attempt came first, then the agent's, for as many seconds; the kernels of both were timed again, in
+turn, in a fresh process. Ranges are 95 % bootstrap intervals over the tasks, not over seeds."""
+
 
 class Piece(msgspec.Struct, frozen=True):
-    """One task with one seed: the attempts of everybody, MetaSchedule's first, and the finals."""
+    """One task with one seed: the attempts of everybody, MetaSchedule's first, and the finals.
+
+    Attributes:
+        machine: The processor, its fingerprint and the threads of everybody.
+        date: The day, UTC.
+    """
 
     attempts: tuple[Attempt, ...]
     finals: Finals
+    machine: str
+    date: str
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -69,8 +81,8 @@ class Row(msgspec.Struct, frozen=True):
         reference: Whom the agent was measured against.
         trials: The reference's budget.
         elapsed_s: How long the reference took, and so the agent's budget.
-        machine: The processor, its fingerprint and the threads of everybody.
-        date: The day it was run, UTC.
+        machine: Of the piece.
+        date: Of the piece.
     """
 
     task: str
@@ -110,7 +122,9 @@ def run_piece(
             budget = Budget(seconds=seconds)
             attempts.append(attempt_of(arena, task, name, seed, budget, folder))
     (resolved,) = resolve_many(task)
-    return Piece(tuple(attempts), confirm_all(resolved, hardware, attempts))
+    machine = f"{hardware.cpu_model} ({hardware.fingerprint}), {hardware.cores} threads"
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return Piece(tuple(attempts), confirm_all(resolved, hardware, attempts), machine, date)
 
 
 def attempt_of(
@@ -137,7 +151,7 @@ def keep(content: msgspec.Struct, file: Path) -> None:
     new.replace(file)
 
 
-def judge(piece: Piece, trials: int, machine: str) -> list[Row]:
+def judge(piece: Piece, trials: int) -> list[Row]:
     """Every agent of a piece against MetaSchedule."""
     finals = piece.finals
     confirmed = {result.agent: result.latency_s for result in finals.results}
@@ -152,8 +166,7 @@ def judge(piece: Piece, trials: int, machine: str) -> list[Row]:
         rows.append(
             Row(
                 theirs.task, theirs.seed, ours.agent, target_s, confirmed[ours.agent], *exact,
-                *near, theirs.agent, trials, round(theirs.elapsed_s, 1), machine,
-                time.strftime("%Y-%m-%d", time.gmtime()),
+                *near, theirs.agent, trials, round(theirs.elapsed_s, 1), piece.machine, piece.date,
             )
         )  # fmt: skip
     return rows
@@ -253,7 +266,6 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
     hardware = hw.detect()
-    machine = f"{hardware.cpu_model} ({hardware.fingerprint}), {hardware.cores} threads"
     tasks = [task for spec in arguments.tasks.split(",") for task in resolve_many(spec)]
     reference, agents, trials = arguments.reference, arguments.agents.split(","), arguments.trials
     everybody = [contestant(name) for name in (reference, *agents)]
@@ -268,17 +280,17 @@ def main() -> None:
             piece = run_piece(arena, task.name, seed, trials, left, folder, hardware)
             keep(piece, folder / f"{'+'.join(sorted(left))}.piece")
             new += 1
-        # Those of this machine are judged again: it takes no time, and how may have changed.
+        # What is still in --out is judged again: it takes no time, and how may have changed.
         for file in folder.glob("*.piece"):
             piece = msgspec.json.decode(file.read_bytes(), type=Piece)
-            rows |= {key(row): row for row in judge(piece, trials, machine)}
+            rows |= {key(row): row for row in judge(piece, trials)}
         ordered = sorted(rows.values(), key=key)
         arguments.rows.write_bytes(msgspec.json.Encoder().encode_lines(ordered))
     lines = table(ordered)
     print("\n".join(lines))
     if arguments.table:
         title = f"# Time to what MetaSchedule has after {trials} trials"
-        arguments.table.write_text("\n".join([title, "", *lines]) + "\n")
+        arguments.table.write_text("\n".join([title, "", PREFACE, "", *lines]) + "\n")
 
 
 def read_rows(file: Path) -> list[Row]:

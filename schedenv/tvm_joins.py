@@ -107,18 +107,18 @@ def _joined(
         return {}
     ordered = [var for var in calls if var in moved]
     bindings: dict[Any, Sequence[Any]] = {whole: []}
-    sofar = None
+    so_far = None
     for part in ordered:
         arguments = list(calls[part].args[1])
         function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}{_SUFFIX}")
-        if sofar is None:
+        if so_far is None:
             call = relax.call_tir(function, arguments, whole.ty)
         else:
             place = len(arguments)
-            call = relax.call_tir_inplace(function, [*arguments, sofar], place, whole.ty)
+            call = relax.call_tir_inplace(function, [*arguments, so_far], place, whole.ty)
         last = part is ordered[-1]
-        sofar = whole if last else relax.DataflowVar(f"{part.name}{_SUFFIX}", whole.ty)
-        bindings[part] = [relax.VarBinding(sofar, call)]
+        so_far = whole if last else relax.DataflowVar(f"{part.name}{_SUFFIX}", whole.ty)
+        bindings[part] = [relax.VarBinding(so_far, call)]
     return bindings
 
 
@@ -127,7 +127,8 @@ def _storing_into(kernel: Any, whole: Sequence[int], axis: int, offset: int) -> 
     from tvm import s_tir, tirx
 
     *operands, part = kernel.params
-    joined = tirx.decl_buffer(_int64(whole), part.dtype, "whole")
+    extents = [tirx.IntImm("int64", extent) for extent in whole]
+    joined = tirx.decl_buffer(extents, part.dtype, "whole")
     root = kernel.body.block
     block = s_tir.SBlock(
         root.iter_vars, root.reads, root.writes, root.name_hint,
@@ -168,15 +169,8 @@ def _copy(part: Any, whole: Any, axis: int, offset: int) -> Any:
         ),
     )
     for loop, extent in reversed(list(zip(loops, part.shape, strict=True))):
-        body = tirx.For(loop, _int64([0])[0], extent, tirx.ForKind.SERIAL, body)
+        body = tirx.For(loop, tirx.IntImm("int64", 0), extent, tirx.ForKind.SERIAL, body)
     return body
-
-
-def _int64(extents: Sequence[int]) -> list[Any]:
-    """Extents as Relax has them."""
-    from tvm import tirx
-
-    return [tirx.IntImm("int64", extent) for extent in extents]
 
 
 def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | None:
@@ -185,7 +179,7 @@ def _concatenated_axis(kernel: Any, parts: Sequence[Any], whole: Any) -> int | N
 
     shape = static_shape(whole)
     shapes = [extents for part in parts if (extents := static_shape(part)) is not None]
-    # Kernels with several results have no shape; their results are no kernels' results themselves.
+    # What a kernel with several results returns has no shape.
     if shape is None or len(shapes) != len(parts) or len(parts) < _FEWEST:
         return None
     for axis, extent in enumerate(shape):

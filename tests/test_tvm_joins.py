@@ -104,7 +104,7 @@ def test_a_kernel_that_sums_up_its_result_in_place_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_schedule_can_store_elsewhere_or_is_left_as_it_is(
+def test_kernels_store_elsewhere_however_they_are_scheduled(
     seed: int, hardware: hw.Hardware
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -117,4 +117,4 @@ def test_any_schedule_can_store_elsewhere_or_is_left_as_it_is(
                 made[kernel.name] = space.apply(space.sample(rng)).mod
         return made
 
-    assert in_place(joined(Fire(plain), schedule)) in {0, 2}
+    assert in_place(joined(Fire(plain), schedule)) == 2

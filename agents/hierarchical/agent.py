@@ -20,7 +20,7 @@ from schedenv.space import Point, SearchSpace
 from schedenv.space.draft import Drafter
 
 from ..coordinates import Coordinates, Floats
-from ..forecast import Forecast, cost_s, one_thread
+from ..forecast import Forecast, one_thread
 from .bandit import SlidingWindowBandit
 from .config import PAPER, HierarchicalConfig
 from .encoding import Encoding
@@ -30,6 +30,7 @@ from .tracks import Tracks, Walk
 
 _SHORTLIST = 256
 _TRIES = 30
+_CHEAPEST_S = 1e-3
 
 
 class HierarchicalAgent:
@@ -100,7 +101,7 @@ class HierarchicalAgent:
     def tell(self, results: Sequence[Result]) -> None:
         """Remember the times; reward the sketch by how close its best came to the best of all."""
         for result in results:
-            self._costs[result.point] = cost_s(result)
+            self._costs[result.point] = max(result.phases.total_s, _CHEAPEST_S)
             self._seconds[result.point] = (
                 result.estimate_s if result.ok and result.estimate_s is not None else np.inf
             )

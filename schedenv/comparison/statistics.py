@@ -175,15 +175,15 @@ def _interval(
     resamples: int = RESAMPLES,
 ) -> Interval:
     """A statistic of arrays whose last axis is the runs of a task, and its interval."""
+    estimate = float(statistic([of_task[None] for of_task in scores])[0])
+    if not _can_draw(scores):
+        return Interval(estimate, None, None)
     rng = np.random.default_rng(seed)
     drawn = [
         of_task[rng.integers(len(of_task), size=(resamples, len(of_task)))] for of_task in scores
     ]
     low, high = np.quantile(statistic(drawn), _CONFIDENCE)
-    estimate = statistic([of_task[None] for of_task in scores])[0]
-    if not _can_draw(scores):
-        return Interval(float(estimate), None, None)
-    return Interval(float(estimate), float(low), float(high))
+    return Interval(estimate, float(low), float(high))
 
 
 def _can_draw(scores: Sequence[npt.NDArray[Any]]) -> bool:

@@ -175,7 +175,7 @@ def describe(
     peaks: Peaks,
     errors: Mapping[str, float],
     timings: Mapping[str, Timing],
-    joined: Collection[str] = (),
+    joined: Collection[str],
 ) -> dict[str, Any]:
     """The content of `report.json`; where the time goes, the largest part first.
 
