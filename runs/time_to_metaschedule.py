@@ -6,11 +6,11 @@
 
 A piece is one task with one seed: MetaSchedule first, for its time is the budget, then every agent,
 in random order, for as many seconds; then the finalists of all are timed together in a fresh
-process, on inputs that no search has seen. Curves are put to the scale of those times. What is done is kept
-in --out, so the run can be ended at any time and goes on when it is started again; --pieces ends it
-after so many new ones. Everybody in a piece ran on one machine within minutes, so pieces of several
-machines and days make one table: --rows holds their results, each with its machine, and what is
-in it is not run again.
+process, on inputs that no search has seen. Curves are put to the scale of those times. What is done
+is kept in --out, so the run can be ended at any time and goes on when it is started again; --pieces
+ends it after so many new ones. Everybody in a piece ran on one machine within minutes, so pieces of
+several machines and days make one table: --rows holds their results, each with its machine, and
+what is in it is not run again.
 
 Two ratios of wall times are printed. `found` counts MetaSchedule only until it had found its best,
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
