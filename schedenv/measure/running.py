@@ -21,7 +21,7 @@ import msgspec
 
 from schedenv.measure import messages
 from schedenv.measure.building import crashed
-from schedenv.measure.drift import Drift
+from schedenv.measure.drift import Scale
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
@@ -39,7 +39,6 @@ _MOST_TURNS = 9
 _AGREEMENT = 0.05
 _CONFIRMED = 0.9
 _DRIFT_LASTS_S = 0.25
-_SLOWEST_ESTIMATE = 0.4
 _LONGEST_YARDSTICK_CALL_S = 0.02
 _UNKNOWN_CALL_S = 1e-3
 
@@ -60,15 +59,15 @@ class Runner:
     def __init__(self, pool: WorkerPool, limits: Limits, floor_s: float) -> None:
         self._pool, self._limits, self._floor_s = pool, limits, floor_s
         self._drift: tuple[float, float] | None = None
-        self._followed = Drift()
-        self._anchor_s: float | None = None
+        self._scale: Scale | None = None
         self.yardstick: Job | None = None
         self.best_s: float | None = None
 
     def remember(self, yardstick: Job | None, best_s: float | None) -> None:
         """Compare what follows with this job, or with nothing yet."""
-        self.yardstick, self.best_s = yardstick, best_s
-        self._drift, self._anchor_s, self._followed = None, None, Drift()
+        self.yardstick, self.best_s, self._drift = yardstick, best_s, None
+        # What follows is compared with the results that this one was remembered from.
+        self._scale = None if yardstick is None else Scale(_estimate_s(yardstick), settled=True)
 
     def run_all(self, batch: Batch) -> None:
         """Verify and time every built job, then compare those close to the fastest."""
@@ -175,21 +174,18 @@ class Runner:
         yardstick = self.yardstick
         if yardstick is None or not yardstick.held_by(self._pool.workers):
             return None
-        estimate_s = self._anchor_s or _estimate_s(yardstick)
-        if estimate_s > _LONGEST_YARDSTICK_CALL_S:
+        if self._scale is None or self._scale.estimate_s > _LONGEST_YARDSTICK_CALL_S:
             return None
         if self._drift is None or time.monotonic() > self._drift[1]:
-            looked = self._look(yardstick, estimate_s)
+            looked = self._look(yardstick, self._scale.estimate_s)
             if looked is None:
                 # Whatever is wrong with it now, it must not cost another worker.
                 self.yardstick = None
                 return None
-            now_s = robust_estimate(looked.look.samples_s)
-            if now_s < _SLOWEST_ESTIMATE * estimate_s:
-                # Noise only adds time: it was estimated in a very bad moment.
-                self._anchor_s = estimate_s = now_s
-                self._followed = Drift()
-            drift = self._followed.follow(now_s / estimate_s)
+            before_s = self._scale.estimate_s
+            drift = self._scale.follow(robust_estimate(looked.look.samples_s))
+            if self.best_s is not None:
+                self.best_s *= self._scale.estimate_s / before_s
             self._drift = (drift, time.monotonic() + _DRIFT_LASTS_S)
         return self._drift[0]
 
@@ -233,23 +229,23 @@ class Runner:
             return
         fastest = min(held, key=_estimate_s)
         self.best_s = min(_estimate_s(fastest), self.best_s or math.inf)
-        yardstick = self.yardstick
+        yardstick, scale = self.yardstick, self._scale
         held_s = math.inf
-        if yardstick is not None and yardstick.held_by(self._pool.workers):
-            held_s = self._anchor_s or _estimate_s(yardstick)
+        if yardstick is not None and scale is not None and yardstick.held_by(self._pool.workers):
+            held_s = scale.estimate_s
         if yardstick is None or held_s > max(_LONGEST_YARDSTICK_CALL_S, _estimate_s(fastest)):
             # Nothing was divided by it, or it is gone: there is no scale to keep.
-            self.yardstick, self._drift, self._anchor_s = fastest, None, None
-            self._followed = Drift()
-        elif _estimate_s(fastest) < held_s / OUTDATED:
-            self._hand_over(yardstick, held_s, fastest)
+            self.yardstick, self._drift = fastest, None
+            self._scale = Scale(_estimate_s(fastest))
+        elif scale is not None and _estimate_s(fastest) < held_s / OUTDATED:
+            self._hand_over(yardstick, scale, fastest)
 
-    def _hand_over(self, old: Job, old_s: float, new: Job) -> None:
+    def _hand_over(self, old: Job, scale: Scale, new: Job) -> None:
         """Replace the yardstick by one that is much faster, and not by luck.
 
         The two are timed beside each other, for the new one was chosen by its times so far.
         """
-        calls_s = (_estimate_s(new), old_s)
+        calls_s = (_estimate_s(new), scale.estimate_s)
         samples_s: tuple[list[float], list[float]] = ([], [])
         ratios: list[float] = []
         while len(ratios) < _MOST_TURNS and not (len(ratios) >= _LEADERS_TURNS and _agree(ratios)):
@@ -265,7 +261,7 @@ class Runner:
             ratios.append(turn_s[0] / turn_s[1])
         ratio = robust_estimate(samples_s[0]) / robust_estimate(samples_s[1])
         if ratio < _CONFIRMED:
-            self.yardstick, self._drift, self._anchor_s = new, None, old_s * ratio
+            self.yardstick, self._drift, self._scale = new, None, scale.successor(ratio)
 
     def _look(self, job: Job, call_s: float) -> messages.Looked | None:
         """Time a loaded job once more; None if its worker failed, which is then replaced.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schedenv.measure.drift import Drift
+from schedenv.measure.drift import Drift, Scale
 
 
 def test_at_the_yardsticks_own_speed_nothing_is_corrected() -> None:
@@ -33,3 +33,21 @@ def test_after_a_burst_the_correction_is_soon_gone() -> None:
 def test_what_no_machine_does_is_not_followed(slowdown: float) -> None:
     drift = Drift()
     assert all(0.4 <= drift.follow(slowdown) <= 2.5 for _ in range(50))
+
+
+def test_the_scale_is_settled_once_to_the_median_of_the_yardsticks_looks() -> None:
+    scale = Scale(1.0)
+    for _ in range(30):
+        scale.follow(1.2)
+        scale.follow(1.3)
+    assert scale.estimate_s == pytest.approx(1.25)
+    for _ in range(60):
+        scale.follow(2.0)
+    assert scale.estimate_s == pytest.approx(1.25)
+
+
+def test_after_settling_nothing_that_lasted_until_then_is_divided_by() -> None:
+    scale = Scale(1.0)
+    drifts = [scale.follow(1.3) for _ in range(24)]
+    assert drifts[22] > 1.29
+    assert drifts[23] == pytest.approx(1.0, abs=0.01)

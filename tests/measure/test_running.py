@@ -83,6 +83,17 @@ def run(machine: Machine, runner: Runner, *kernels_s: float) -> list[Job]:
     return jobs
 
 
+def later_estimate_s(machine: Machine, runner: Runner, kernel_s: float) -> float:
+    """What a candidate is estimated at after many like it."""
+    for _ in range(40):
+        runner._drift = None
+        late = job(machine, 99, kernel_s)
+        runner.run_all(Batch([late], runner.best_s, None))
+    assert late.result is not None
+    assert late.result.estimate_s is not None
+    return late.result.estimate_s
+
+
 def test_half_of_a_slowdown_is_taken_out_of_a_candidate_timed_just_then(
     start: Callable[..., tuple[Machine, Runner]],
 ) -> None:
@@ -143,24 +154,48 @@ def test_a_somewhat_faster_candidate_is_the_best_and_no_yardstick(
     assert runner.yardstick.id == 0
 
 
-def test_a_much_faster_candidate_becomes_the_yardstick_at_the_scale_of_the_old_one(
+def test_a_yardstick_first_estimated_in_a_fast_moment_is_settled_to_the_usual_speed(
     start: Callable[..., tuple[Machine, Runner]],
 ) -> None:
-    # Slow ever since the first yardstick was estimated; the new one is chosen by lucky looks.
-    lucky = [1.5, *[1.5, 1.2] * 4]
-    machine, runner = start([*lucky[:8], 1.5])
+    machine, runner = start([1.35])
+    assert later_estimate_s(machine, runner, 1.5e-3) == pytest.approx(1.35 * 1.5e-3, rel=0.01)
+    assert runner.best_s == pytest.approx(1.35e-3, rel=0.01)
+
+
+def test_a_slowdown_after_the_yardstick_has_settled_is_taken_out(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.0])
+    later_estimate_s(machine, runner, 1.5e-3)
+    machine.slowdowns = [1.35]
+    assert later_estimate_s(machine, runner, 1.5e-3) == pytest.approx(1.5e-3, rel=0.01)
+
+
+def test_a_remembered_yardstick_keeps_the_scale_of_the_results_it_comes_from(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.35])
+    runner.remember(runner.yardstick, 1e-3)
+    assert later_estimate_s(machine, runner, 1.5e-3) == pytest.approx(1.5e-3, rel=0.01)
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 1.5])
+def test_a_much_faster_candidate_becomes_the_yardstick_at_the_scale_of_the_old_one(
+    start: Callable[..., tuple[Machine, Runner]], slowdown: float
+) -> None:
+    machine, runner = start([1.0])
+    later_estimate_s(machine, runner, 1.5e-3)
+    machine.slowdowns = [slowdown]
+    later_estimate_s(machine, runner, 1.5e-3)
+    # Chosen by lucky looks, and lucky beside the old one as well.
+    machine.slowdowns = [slowdown, *[slowdown, 0.8 * slowdown] * 12, slowdown]
     (fast,) = run(machine, runner, 0.5e-3)
     assert runner.yardstick is fast
     assert fast.result is not None
     assert fast.result.estimate_s is not None
-    assert fast.result.estimate_s < 0.45e-3 * 1.5
-    machine.looks = []
-    (other,) = [job(machine, 2, 0.6e-3)]
-    for _ in range(12):
-        other = job(machine, 2, 0.6e-3)
-        runner.run_all(Batch([other], 1e-3, None))
-    assert other.result is not None
-    assert other.result.estimate_s == pytest.approx(0.6e-3, rel=0.05)
+    assert fast.result.estimate_s < 0.45e-3
+    machine.slowdowns = [slowdown]
+    assert later_estimate_s(machine, runner, 0.9e-3) == pytest.approx(0.9e-3, rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(3))
