@@ -37,14 +37,17 @@ def deviation(actual: Sequence[Array], expected: Sequence[Array], tolerated: flo
     """
     worst = 0.0
     for got, want in zip(actual, expected, strict=True):
-        difference = np.subtract(got, want, dtype=np.float64)
-        # NaN wins every comparison of np.max.
-        largest = float(np.max(np.abs(difference)))
+        largest = _magnitude(np.subtract(got, want, dtype=np.float64))
         if not math.isfinite(largest):
             return math.inf
-        scale = max(float(np.max(np.abs(want))), float(np.finfo(np.float32).tiny))
+        scale = max(_magnitude(want), float(np.finfo(np.float32).tiny))
         worst = max(worst, largest / (scale * tolerated))
     return worst
+
+
+def _magnitude(array: Array) -> float:
+    """The largest absolute value, NaN if there is one, without another array of that size."""
+    return float(np.maximum(np.max(array), -np.min(array)))
 
 
 def random_inputs(
