@@ -74,11 +74,21 @@ def _symmetric(node: dict[str, Any]) -> bool:
     return bool(pads[:2] == pads[2:])
 
 
-def _pool(node: dict[str, Any], x: Any, *, largest: bool) -> Any:
-    value = -math.inf if largest else 0.0
-    padded = torch.nn.functional.pad(x, _pads(node), value=value)
-    function = torch.nn.functional.max_pool2d if largest else torch.nn.functional.avg_pool2d
-    return function(padded, node["kernel_shape"], node.get("strides"))
+def _max_pool(node: dict[str, Any], x: Any) -> Any:
+    padded = torch.nn.functional.pad(x, _pads(node), value=-math.inf)
+    return torch.nn.functional.max_pool2d(padded, node["kernel_shape"], node.get("strides"))
+
+
+def _average_pool(node: dict[str, Any], x: Any) -> Any:
+    """The mean of what lies inside the image, as ONNX has it where nothing else is said."""
+
+    def mean(image: Any) -> Any:
+        padded = torch.nn.functional.pad(image, _pads(node))
+        return torch.nn.functional.avg_pool2d(padded, node["kernel_shape"], node.get("strides"))
+
+    if node.get("count_include_pad", 0) or not any(_pads(node)):
+        return mean(x)
+    return mean(x) / mean(torch.ones_like(x[:1, :1]))
 
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
@@ -87,8 +97,8 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "Relu": lambda _, x: torch.relu(x),
     "Concat": lambda node, *parts: torch.cat(parts, node["axis"]),
     "Conv": _conv,
-    "MaxPool": lambda node, x: _pool(node, x, largest=True),
-    "AveragePool": lambda node, x: _pool(node, x, largest=False),
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "BatchNormalization": lambda node, x, scale, bias, mean, variance: (
         torch.nn.functional.batch_norm(
