@@ -23,6 +23,9 @@ from schedenv.space.draft import Drafter
 from .coordinates import Coordinates
 from .forecast import Forecast, one_thread
 
+_NEW_SHARE_RATE = 0.2
+_LEAST_NEW_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class GreedyConfig:
@@ -37,6 +40,8 @@ class GreedyConfig:
         batch: Points asked for at once at most. Few, so that a descent moves on as soon as a
             neighbour is better; the machine builds two at a time and idles more, the fewer there
             are.
+        refill: Ask for so many more as lately turned out to be programs already measured (most
+            neighbours, on some tasks), so that about `batch` are left to be built.
         from_default: The first storm is the space's default point alone, not `storm` random ones.
         test: Of a neighbour being faster: Mann-Whitney's, which asks nothing of the noise, or
             Student's.
@@ -54,6 +59,7 @@ class GreedyConfig:
     starts: int = 1
     drafted: float = 0.8
     batch: int = 4
+    refill: bool = True
     from_default: bool = False
     test: Literal["mann-whitney", "student"] = "mann-whitney"
     significance: float = 0.05
@@ -64,8 +70,8 @@ class GreedyConfig:
 
 
 DROPLET = GreedyConfig(
-    storm=1, later_storm=1, starts=1, drafted=0.0, batch=16, from_default=True, test="student",
-    worthwhile=math.inf, speculate=True,
+    storm=1, later_storm=1, starts=1, drafted=0.0, batch=16, refill=False, from_default=True,
+    test="student", worthwhile=math.inf, speculate=True,
 )  # fmt: skip
 """Droplet Search as published (AutoTVM): one descent from the plainest schedule, by Student's test.
 
@@ -99,6 +105,7 @@ class GreedyLocalAgent:
         self._coordinates = Coordinates(space)
         self._pools = one_thread("greedy-forecast") if self._config.forecast else None
         self._storm_left = self._config.storm
+        self._new_share = 1.0
         self._seen: dict[Point, Result] = {}
         self._centres: set[Point] = set()
         self._starts: list[Result] = []
@@ -109,15 +116,15 @@ class GreedyLocalAgent:
 
     def ask(self, count: int) -> list[Point]:
         """The rest of the storm, or unvisited neighbours of the centre."""
-        count = min(count, self._config.batch)
         self._asked, self._asked_storm = {}, 0
         if self._storm_left == 0 and not self._queue:
             self._restart()
         if self._storm_left > 0:
-            self._asked_storm = min(count, self._storm_left)
+            self._asked_storm = min(count, self._config.batch, self._storm_left)
             if self._config.from_default and not self._seen:
                 return [self._space.default()]
             return [self._draw() for _ in range(self._asked_storm)]
+        count = min(count, round(self._config.batch / max(self._new_share, _LEAST_NEW_SHARE)))
         if self._pools is not None:
             with self._pools.limit(limits=1):
                 self._rank()
@@ -136,6 +143,9 @@ class GreedyLocalAgent:
             if self._storm_left == 0:
                 self._choose_starts()
             return
+        if self._config.refill and results:
+            new_share = sum(not result.repeated for result in results) / len(results)
+            self._new_share += _NEW_SHARE_RATE * (new_share - self._new_share)
         better = [result for result in results if self._is_improvement(result)]
         if better:
             best = min(better, key=_estimate_s)

@@ -32,6 +32,7 @@ _BUDGET_S = 0.1
 _LONG_CALL_S = 0.1
 _SHORTEST_CALL_S = 1e-7
 _REFERENCES = 4
+_UNCOUNTED = 4
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -117,6 +118,16 @@ class Timer:
 def calls_per_sample(call_s: float) -> int:
     """Calls that make one sample long enough for the clock, short enough to dodge noise bursts."""
     return max(1, math.ceil(_SAMPLE_S / max(call_s, _SHORTEST_CALL_S)))
+
+
+def uncounted_samples(number: int) -> int:
+    """Samples to take and forget before one that is taken alone, after something else ran.
+
+    Where `number` calls make one sample they are short, and the first two milliseconds go to
+    threads that slept, or fight with those of the process before, and to cold caches. In a row of
+    samples the estimate leaves that part out.
+    """
+    return _UNCOUNTED if number > 1 else 0
 
 
 def sample_count(call_s: float) -> int:

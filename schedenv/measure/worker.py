@@ -72,7 +72,8 @@ class Worker:
                 look = self._timer(request.job).look(request.call_s)
                 return messages.Looked(request.job, look, time.perf_counter() - start)
             case messages.Sample():
-                (sample_s,) = self._time(request.job, request.number, 1)
+                uncounted = timing.uncounted_samples(request.number)
+                *_, sample_s = self._time(request.job, request.number, uncounted + 1)
                 return messages.Sampled(request.job, sample_s)
             case messages.Drop():
                 self._lowered.clear()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 from schedenv_agents.greedy_local import DropletAgent, GreedyConfig, GreedyLocalAgent
 from schedenv_agents.random import RandomAgent
@@ -45,6 +46,24 @@ def test_it_asks_for_few_points_at_once_so_that_it_can_move_on_soon(tiny_space: 
     assert len(storm) == GreedyConfig.storm == 2 * GreedyConfig.batch
     assert len(agent.ask(16)) == GreedyConfig.batch
     assert agent.state_dict()["centre"] in map(str, storm)
+
+
+def test_where_most_neighbours_are_known_programs_it_asks_for_more(tiny_space: Space) -> None:
+    def asked(config: GreedyConfig, *, repeated: bool) -> list[int]:
+        agent = GreedyLocalAgent(tiny_space, 0, replace(config, storm=8))
+        for _ in range(2):
+            agent.tell([judged(p, 1e-6) for p in agent.ask(64)])
+        counts = []
+        for _ in range(4):
+            points = agent.ask(64)
+            counts.append(len(points))
+            results = [judged(p, 2e-6) for p in points]
+            agent.tell([msgspec.structs.replace(r, repeated=repeated) for r in results])
+        return counts
+
+    assert asked(GreedyConfig(), repeated=False) == [4] * 4
+    assert asked(GreedyConfig(), repeated=True) == [4, 5, 6, 8]
+    assert asked(GreedyConfig(refill=False), repeated=True) == [4] * 4
 
 
 def told(agent: GreedyLocalAgent, points: list[Point]) -> list[Point]:

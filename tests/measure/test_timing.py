@@ -143,3 +143,8 @@ def test_the_estimate_does_not_depend_on_the_order_and_scales() -> None:
 
 def test_the_total_of_the_phases_is_their_sum() -> None:
     assert Phases(1.0, 2.0, 4.0, 8.0, 16.0).total_s == 31.0
+
+
+def test_a_sample_of_many_short_calls_is_not_the_first_of_its_row() -> None:
+    assert timing.uncounted_samples(timing.calls_per_sample(10e-6)) == 4
+    assert timing.uncounted_samples(timing.calls_per_sample(20e-3)) == 0
