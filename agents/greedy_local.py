@@ -37,7 +37,7 @@ class GreedyConfig:
         starts: Descents after a storm, from its best points.
         drafted: Share of the random points that are drawn to fit the registers
             (`schedenv.space.draft`); the others are uniform.
-        batch: Points asked for at once at most. Few, so that a descent moves on as soon as a
+        batch: New programs asked for at once, about. Few, so that a descent moves on as soon as a
             neighbour is better; the machine builds two at a time and idles more, the fewer there
             are.
         refill: Ask for so many more as lately turned out to be programs already measured (most

@@ -142,7 +142,7 @@ class LocalMeasurer:
         timed = [(result.estimate_s, result) for result in results if result.estimate_s is not None]
         if timed:
             best_s = min(estimate_s for estimate_s, _ in timed)
-            # Not the one that was luckiest, and none from before the scale was settled.
+            # Not the luckiest one; the last is the likeliest to be from a scale that had settled.
             good = [result for estimate_s, result in timed if estimate_s <= OUTDATED * best_s][-1]
             yardstick = self._new_batch([good.point], None, None).jobs[0]
             yardstick.result = good

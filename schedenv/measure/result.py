@@ -99,7 +99,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def corrected_s(self) -> tuple[float, ...]:
-        """The samples at the speed that the machine had when the yardstick was estimated."""
+        """The samples at the speed of the machine that the yardstick was settled to."""
         if not self.drifts:
             return self.samples_s
         return tuple(s / drift for s, drift in zip(self.samples_s, self.drifts, strict=True))

@@ -3,7 +3,7 @@
 The speed of a shared machine drifts by half within seconds, so a time alone says little about
 which of two candidates is faster. Hence one good candidate, the yardstick, stays loaded and runs
 again right before each other one; its slowdown against its own estimate gives the drift that the
-other's samples are divided by (see `schedenv.measure.drift`).
+other's samples are divided by. How its estimate is settled: `schedenv.measure.drift`.
 
 The yardstick is not the fastest candidate. What is chosen for being fast was also lucky; measuring
 by it would lend its luck to all that follow, the luckiest of which would be chosen next, until

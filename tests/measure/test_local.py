@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from schedenv.errors import MachineError
@@ -88,6 +89,23 @@ def test_results_of_an_earlier_run_are_not_measured_again(
         first, second, third = later.measure(points)
     assert (first.repeated, second.repeated, third.repeated) == (True, True, False)
     assert first.samples_s == earlier[0].samples_s
+
+
+def test_the_yardstick_of_an_earlier_run_is_its_last_good_candidate(
+    tiny_task: Task, hardware: Hardware, tiny_space: Space, measurer: LocalMeasurer
+) -> None:
+    points = points_of(tiny_space, 4, seed=4)
+    earlier = [
+        msgspec.structs.replace(result, estimate_s=estimate_s)
+        for result, estimate_s in zip(
+            measurer.measure(points), (1.1e-3, 1e-3, 1.2e-3, 2e-3), strict=True
+        )
+    ]
+    with LocalMeasurer(tiny_task, hardware, workers=1) as later:
+        later.remember(earlier)
+        assert later._runner.yardstick is not None
+        assert later._runner.yardstick.point == points[2]
+        assert later._runner.best_s == 1e-3
 
 
 @pytest.mark.slow

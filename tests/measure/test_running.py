@@ -198,6 +198,15 @@ def test_a_much_faster_candidate_becomes_the_yardstick_at_the_scale_of_the_old_o
     assert later_estimate_s(machine, runner, 0.9e-3) == pytest.approx(0.9e-3, rel=0.02)
 
 
+def test_one_that_replaces_an_unsettled_yardstick_is_settled_to_the_usual_speed(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.5])
+    (fast,) = run(machine, runner, 0.5e-3)
+    assert runner.yardstick is fast
+    assert later_estimate_s(machine, runner, 0.9e-3) == pytest.approx(1.5 * 0.9e-3, rel=0.02)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_luck_of_those_that_were_chosen_does_not_add_up(
     monkeypatch: pytest.MonkeyPatch, seed: int
