@@ -42,7 +42,7 @@ def main() -> None:
         out.mkdir(exist_ok=True)
         library = build_tuned(network, {}, hardware, out).library
         judge = vendor_of(path)
-        errors, _ = compare(
+        comparison = compare(
             [Contender(judge, judge, path.resolve()), Contender("schedenv", "tvm", library)],
             network.description.inputs, hardware, reference=judge, rounds=0,
         )  # fmt: skip
@@ -51,7 +51,7 @@ def main() -> None:
             f"| {name} | {import_s:.1f} | {len(network.description.kernels)} | {len(tasks)} "
             f"| {sum(task.calls for task in tasks)} "
             f"| {sum(task.calls * task.flops for task in tasks) / 1e9:.2f} "
-            f"| {errors['schedenv']:.3f} |",
+            f"| {comparison.errors['schedenv']:.3f} |",
             flush=True,
         )
 

@@ -48,7 +48,7 @@ def row(directory: Path, hardware: hw.Hardware) -> str:
             tvm_relax.export_network(executable, library)
             contenders.append(Contender(name, "tvm", library))
         inputs = network.description.inputs
-        _, timings = compare(contenders, inputs, hardware, reference="vendor", rounds=48)
+        timings = compare(contenders, inputs, hardware, reference="vendor", rounds=48).timings
     cells = [
         f"{timings[name].latency_s * 1e3:.3f} ({timings[name].low_s * 1e3:.3f} to "
         f"{timings[name].high_s * 1e3:.3f})"

@@ -160,6 +160,8 @@ def section(name: str, report: dict[str, Any], vendor_us: dict[str, float]) -> s
             f"| {who} | {ms:.3f} | {low:.3f} to {high:.3f} "
             f"| {latency['estimate'] / ours:.2f}x as fast | {error:.3f} |"
         )
+    for who, reason in report["left_out"].items():
+        lines += ["", f"{who} was left out: {reason}"]
     lines += [
         "",
         "| kernel | calls | untuned us | tuned us | ONNX Runtime us | roofline us "

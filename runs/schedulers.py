@@ -140,12 +140,12 @@ def main() -> None:
         Contender(f"{name}-{seed}", "tvm", folder(arguments, name, seed) / LIBRARY)
         for name, seed in runs
     ]
-    _, timings = compare(
+    comparison = compare(
         contenders, prepare(file).description.inputs, hw.detect(), reference=judge,
         rounds=arguments.rounds,
     )  # fmt: skip
-    ours = {(name, seed): timings[f"{name}-{seed}"] for name, seed in runs}
-    text = section(arguments, ours, timings[judge])
+    ours = {(name, seed): comparison.timings[f"{name}-{seed}"] for name, seed in runs}
+    text = section(arguments, ours, comparison.timings[judge])
     print(f"\n{text}")
     if arguments.table is not None:
         write_section(arguments.table, PREFACE, arguments.network, text)

@@ -283,10 +283,10 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
     if judge != "onnxruntime":
         contenders.append(Contender(judge, judge, files.tuned.resolve()))
     contenders.append(Contender("tvm-untuned", "tvm", ours / UNTUNED_LIBRARY))
-    errors, timings = compare(
+    comparison = compare(
         contenders, network.description.inputs, hardware, reference=judge, seed=arguments.seed
     )
-    our_s = timings[TUNED].samples_s
+    our_s = comparison.timings[TUNED].samples_s
     curve, untuned_s = our_curve(network, ours)
     return {
         "curves": {
@@ -299,9 +299,9 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
                 "low_s": timing.low_s,
                 "high_s": timing.high_s,
                 "ratio": paired_ratio(timing.samples_s, our_s[: len(timing.samples_s)]),
-                "error": errors[name],
+                "error": comparison.errors[name],
             }
-            for name, timing in timings.items()
+            for name, timing in comparison.timings.items()
         },
     }
 

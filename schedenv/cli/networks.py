@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schedenv.calibration import Peaks
@@ -154,6 +155,10 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         f"({latency[vendor]['estimate'] / 1e3:.3f} ms)",
         soft_wrap=True,
     )
+    for name, reason in report["left_out"].items():
+        console.print(
+            f"[yellow]{_PEERS.get(name, name)} was left out:[/] {escape(reason)}", soft_wrap=True
+        )
     console.print(
         f"{report['trials']} trials in {duration(report['seconds'])}; run it with: "
         f"python {shlex.quote(str(out / build.EXAMPLE))}",

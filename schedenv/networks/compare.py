@@ -48,11 +48,28 @@ class Contender:
         name: For people.
         kind: `tvm`, a shared library for TVM's virtual machine, `onnxruntime` or `torch`.
         path: The library, the ONNX file, or what `torch.export.save` wrote.
+        dispensable: Whether the comparison goes on without it where it cannot run, or is wrong.
     """
 
     name: str
     kind: str
     path: Path
+    dispensable: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How contenders did.
+
+    Attributes:
+        errors: The largest deviation of each one's outputs, in units of the tolerated one.
+        timings: How long a call of each takes; empty if nothing was timed.
+        left_out: Why a dispensable contender was not timed.
+    """
+
+    errors: dict[str, float]
+    timings: dict[str, Timing]
+    left_out: dict[str, str]
 
 
 def random_inputs(inputs: Sequence[Port], seed: int) -> list[Array]:
@@ -120,7 +137,7 @@ def compare(
     reference: str,
     seed: int = 0,
     rounds: int = ROUNDS,
-) -> tuple[dict[str, float], dict[str, Timing]]:
+) -> Comparison:
     """Verify contenders against one of them, and time them in turn.
 
     Args:
@@ -132,15 +149,13 @@ def compare(
         rounds: Samples of each, fewer of one whose calls take half a second or more; with 0,
             nothing is timed.
 
-    Returns:
-        The largest deviation of each contender's outputs, in units of the tolerated one; and how
-        long a call of each takes.
-
     Raises:
-        NetworkOutputError: A contender's outputs are wrong.
+        NetworkOutputError: The outputs of an indispensable contender are wrong.
         MachineError: One cannot be run.
     """
     servers: list[Server] = []
+    errors: dict[str, float] = {}
+    left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="schedenv-network-") as scratch:
         data_dir = Path(scratch)
         for number in range(INPUT_SETS):
@@ -149,10 +164,17 @@ def compare(
         (data_dir / "names.json").write_text(json.dumps([port.name for port in inputs]))
         try:
             # One after the other: starting one beside a running one would disturb its warm-up.
-            for contender in contenders:
-                servers.append(Server(contender, data_dir, hardware))
-            errors = {server.name: _error(data_dir, server.name, reference) for server in servers}
-            return errors, _time(servers, rounds, seed) if rounds else {}
+            # The reference first, for it judges the others.
+            for contender in sorted(contenders, key=lambda one: one.name != reference):
+                try:
+                    servers.append(Server(contender, data_dir, hardware))
+                    errors[contender.name] = _error(data_dir, contender.name, reference)
+                except (NetworkOutputError, MachineError) as error:
+                    if not contender.dispensable:
+                        raise
+                    left_out[contender.name] = str(error)
+            fit = [server for server in servers if server.name in errors]
+            return Comparison(errors, _time(fit, rounds, seed) if rounds else {}, left_out)
         finally:
             for server in servers:
                 server.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from schedenv import hardware as hw
 from schedenv.calibration import Peaks
 from schedenv.measure.shared import Bench
 from schedenv.networks import build
-from schedenv.networks.compare import Contender, compare
+from schedenv.networks.compare import Comparison, Contender, compare
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
 from schedenv.records import RecordStore
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import Shapes, prepare
 from schedenv.tuning import run_dir
-from schedenv.tuning.finalists import Timing
 
 DEFAULT_AGENT = "register-tiles"
 
@@ -46,7 +45,8 @@ class NetworkRequest:
         scheduler: Name of a task scheduler.
         seed: Of everything random.
         resume: Continue the run in `out`.
-        peers: Who else runs in the final comparison.
+        peers: Who else runs in the final comparison; left out, with the reason, where one cannot
+            run or is wrong.
     """
 
     path: Path
@@ -126,19 +126,19 @@ def tune_network(
     untuned = build.build_untuned(network, hardware, out / UNTUNED_LIBRARY)
     watcher.stage("confirm")
     vendor = vendor_of(request.path)
-    errors, timings = compare(
+    comparison = compare(
         [
             Contender(vendor, vendor, request.path.resolve()),
             Contender(TUNED, "tvm", built.library),
             Contender(UNTUNED, "tvm", untuned),
-            *request.peers,
+            *(replace(peer, dispensable=True) for peer in request.peers),
         ],
         network.description.inputs,
         hardware,
         reference=vendor,
         seed=request.seed,
     )
-    report = describe(request, search, peaks, errors, timings, built.joined)
+    report = describe(request, search, peaks, comparison, built.joined)
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
 
@@ -173,14 +173,14 @@ def describe(
     request: NetworkRequest,
     search: Search,
     peaks: Peaks,
-    errors: Mapping[str, float],
-    timings: Mapping[str, Timing],
+    comparison: Comparison,
     joined: Collection[str],
 ) -> dict[str, Any]:
     """The content of `report.json`; where the time goes, the largest part first.
 
     Kernels in `joined` are not called by the tuned network; see `build.Built`.
     """
+    timings = comparison.timings
     tuned_s = timings[TUNED].latency_s
     rows = sorted(
         (_describe_kernel(name, search, peaks, name in joined) for name in search.kernels),
@@ -204,7 +204,11 @@ def describe(
         "speedup": {
             name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
         },
-        "verified": {"against": vendor_of(request.path), "error_of_tolerated": dict(errors)},
+        "verified": {
+            "against": vendor_of(request.path),
+            "error_of_tolerated": comparison.errors,
+        },
+        "left_out": comparison.left_out,
         "sum_of_kernels_us": None
         if any(row["total_us"] is None for row in rows)
         else sum(row["total_us"] for row in rows),

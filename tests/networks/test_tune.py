@@ -33,11 +33,28 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
 
 
+def with_other_weights(network: Path, folder: Path) -> Path:
+    """The network with one weight that is a thousandth larger."""
+    model = onnx.load(str(network))
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]) * np.float32(1.001)
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(weight, model.graph.initializer[0].name)
+    )
+    other = folder / "other.onnx"
+    onnx.save(model, str(other))
+    return other
+
+
 @pytest.fixture(scope="module")
 def run(small_network: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    out = tmp_path_factory.mktemp("run") / "out"
-    peer = Contender("peer", "onnxruntime", small_network)
-    request = NetworkRequest(small_network, 12.0, out, peers=(peer,))
+    folder = tmp_path_factory.mktemp("run")
+    out = folder / "out"
+    peers = (
+        Contender("peer", "onnxruntime", small_network),
+        Contender("another", "onnxruntime", with_other_weights(small_network, folder)),
+        Contender("missing", "onnxruntime", folder / "missing.onnx"),
+    )
+    request = NetworkRequest(small_network, 12.0, out, peers=peers)
     return out, tune_network(request, peaks(hw.detect()))
 
 
@@ -49,6 +66,14 @@ def test_the_outputs_are_those_of_onnxruntime(run: tuple[Path, NetworkOutcome]) 
     }  # fmt: skip
     assert all(error <= 1 for error in report["verified"]["error_of_tolerated"].values())
     assert report["latency_us"].keys() == report["verified"]["error_of_tolerated"].keys()
+
+
+def test_a_peer_that_is_wrong_or_cannot_run_is_left_out(run: tuple[Path, NetworkOutcome]) -> None:
+    report = run[1].report
+    assert report is not None
+    assert report["left_out"].keys() == {"another", "missing"}
+    assert "the outputs of another deviate" in report["left_out"]["another"]
+    assert "missing cannot run" in report["left_out"]["missing"]
 
 
 def test_the_report_says_where_the_time_goes(run: tuple[Path, NetworkOutcome]) -> None:
@@ -109,13 +134,7 @@ def test_the_database_holds_every_winner_for_plain_tvm(run: tuple[Path, NetworkO
 def test_wrong_outputs_are_caught(
     run: tuple[Path, NetworkOutcome], small_network: Path, tmp_path: Path
 ) -> None:
-    model = onnx.load(str(small_network))
-    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]) * np.float32(1.001)
-    model.graph.initializer[0].CopyFrom(
-        onnx.numpy_helper.from_array(weight, model.graph.initializer[0].name)
-    )
-    other = tmp_path / "other.onnx"
-    onnx.save(model, str(other))
+    other = with_other_weights(small_network, tmp_path)
     with pytest.raises(NetworkOutputError, match="the outputs of schedenv deviate"):
         compare(
             [
