@@ -6,30 +6,24 @@
 The networks are the onnx package's and transformers' (extra `networks`), with random weights. Each
 contender runs in its own process with all cores. A run that was killed goes on with the same
 command; a finished one only writes its section of the table again. ONNX Runtime's own profile says
-what it spends on each convolution. The last column of the second table means something on an
-undisturbed machine alone: schedenv's times are corrected for the machine's drift, the profile's
-are not.
+what it spends on each convolution and matrix product.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime
 from network_files import NAMES, network_files
 from sections import write_section
+from vendor_profile import Call, by_kernel, by_operator, profile
 
 from schedenv import hardware as hw
-from schedenv import tvm_relax
 from schedenv.calibration import peaks
-from schedenv.networks.compare import Contender, random_inputs
+from schedenv.networks.compare import Contender
 from schedenv.networks.slices import Search, Slice
 from schedenv.networks.tune import (
     DEFAULT_AGENT,
@@ -44,8 +38,7 @@ from schedenv.networks.tune import (
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import prepare
 
-PROFILED_RUNS = 60
-FUSED = {"BatchNormalization", "Relu", "Add", "Sum"}
+LEAST_US = 1.0
 
 
 class Printer(NetworkWatcher):
@@ -60,59 +53,6 @@ class Printer(NetworkWatcher):
         print(f"{search.elapsed_s:.0f} s {part.task} {search.network_s * 1e3:.3f} ms", flush=True)
 
 
-def vendor_convolutions_us(network: Path, seed: int, folder: Path) -> list[float | None]:
-    """What ONNX Runtime spends on each convolution, in the graph's order; median microseconds.
-
-    It names a fused node by the last tensor of what it fused. None for one not found by any name.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = hw.detect().cores
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    session = onnxruntime.InferenceSession(
-        str(network), options, providers=["CPUExecutionProvider"]
-    )
-    ports = prepare(network).description.inputs
-    arrays = random_inputs(ports, seed)
-    for _ in range(PROFILED_RUNS):
-        session.run(None, dict(zip([port.name for port in ports], arrays, strict=True)))
-    file = Path(session.end_profiling())
-    spent: dict[str, list[float]] = defaultdict(list)
-    for event in json.loads(file.read_text()):
-        if event.get("cat") == "Node" and event["args"].get("op_name", "").endswith("Conv"):
-            name = event["name"].removesuffix("_kernel_time").removesuffix("_nchwc")
-            spent[name].append(float(event["dur"]))
-    file.unlink()
-    graph = onnx.load(str(network)).graph
-    users = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
-    found: list[float | None] = []
-    for node in graph.node:
-        if node.op_type != "Conv":
-            continue
-        names, end = [node.name, node.output[0]], node
-        while len(after := users[end.output[0]]) == 1 and after[0].op_type in FUSED:
-            end = after[0]
-            names += [end.name, end.output[0]]
-        times = next((spent[name] for name in names if name in spent), None)
-        found.append(None if times is None else float(np.median(times[len(times) // 2 :])))
-    return found
-
-
-def same_convolutions(file: Path, network: Network, calls: list[str]) -> bool:
-    """Whether the kernels called are the file's convolutions, in its order, by their weights."""
-    graph = onnx.load(str(file)).graph
-    dims = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    theirs = [dims[node.input[1]] for node in graph.node if node.op_type == "Conv"]
-    ours = [network.task(name).arguments[1].shape for name in calls]
-    return len(theirs) == len(ours) and all(
-        shape[:3] == (height, width, channels)
-        for shape, (_, channels, height, width) in zip(ours, theirs, strict=True)
-    )
-
-
 PREFACE = """\
 # Networks beside ONNX Runtime and torch
 
@@ -124,25 +64,27 @@ makes of the file on its own: its layouts, its libm, no schedules. schedenv's ne
 schedules found, channels last, and polynomials for exp, tanh and erf. One seed: how far another
 one gets is not known.
 
-Kernels' times are what the search measured on warm caches, corrected to an undisturbed machine; the
-networks' times are not corrected, so their sums do not add up to them. ONNX Runtime's column is its
-own profile, uncorrected as well; it is there where its convolutions can be told apart by name.
+Kernels' times are those of finalists, timed in turn in a process of their own. A network's weights
+come from where the network finds them: from memory, if they fill more than the caches. Activations
+are warm, and nothing comes between two calls, so that the sum is less than the network's time. ONNX
+Runtime's column is its own profile: convolutions where they can be told apart by name, matrix
+products by shape; what is fused counts where it is fused.
 """
 
 
-def vendor_by_kernel(file: Path, network: Network, seed: int, folder: Path) -> dict[str, float]:
-    """ONNX Runtime's microseconds for each convolution kernel; empty where they differ."""
-    kernel_of = {name: entry.name for entry in network.entries.values() for name in entry.names}
-    sequence = tvm_relax.call_sequence(network.graph())
-    calls = [kernel_of[name] for name in sequence if "conv2d" in name]
-    if not same_convolutions(file, network, calls):
-        return {}
-    spent = vendor_convolutions_us(file, seed, folder)
-    return {name: us for name, us in zip(calls, spent, strict=True) if us is not None}
+def section(
+    name: str, report: dict[str, Any], network: Network, calls: Sequence[Call], file: Path
+) -> str:
+    """The Markdown of one network.
 
-
-def section(name: str, report: dict[str, Any], vendor_us: dict[str, float]) -> str:
-    """The Markdown of one network."""
+    Args:
+        name: Of the network.
+        report: `report.json` of its run.
+        network: As it was tuned.
+        calls: ONNX Runtime's profile of it.
+        file: What ONNX Runtime ran.
+    """
+    vendor_us = by_kernel(file, network, calls)
     ours = report["latency_us"][TUNED]["estimate"]
     machine = f"{hw.detect().cpu_model}, {datetime.now(UTC).date()}"
     lines = [
@@ -160,7 +102,7 @@ def section(name: str, report: dict[str, Any], vendor_us: dict[str, float]) -> s
             f"| {who} | {ms:.3f} | {low:.3f} to {high:.3f} "
             f"| {latency['estimate'] / ours:.2f}x as fast | {error:.3f} |"
         )
-    for who, reason in report["left_out"].items():
+    for who, reason in report.get("left_out", {}).items():
         lines += ["", f"{who} was left out: {reason}"]
     lines += [
         "",
@@ -174,6 +116,8 @@ def section(name: str, report: dict[str, Any], vendor_us: dict[str, float]) -> s
         values = (row["untuned_us"], tuned, theirs, row["roofline_us"], lost)
         cells = " | ".join("" if value is None else f"{value:.1f}" for value in values)
         lines.append(f"| {row['kernel']} | {row['calls']} | {cells} |")
+    operators = [f"{kind} {us:.0f}" for kind, us in by_operator(calls).items() if us >= LEAST_US]
+    lines += ["", f"ONNX Runtime's profile by operator, us a run: {', '.join(operators)}."]
     return "\n".join(lines)
 
 
@@ -199,10 +143,9 @@ def main() -> None:
             peers=tuple(peer for peer in peers if peer.kind != vendor_of(files.tuned)),
         )  # fmt: skip
         tune_network(request, peaks(hw.detect()), Printer())
-    vendor_us: dict[str, float] = {}
-    if files.tuned == files.onnx:
-        vendor_us = vendor_by_kernel(files.onnx, prepare(files.tuned), arguments.seed, out)
-    text = section(arguments.network, read_report(out), vendor_us)
+    network = prepare(files.tuned)
+    calls = profile(files.onnx, network.description.inputs, arguments.seed, out)
+    text = section(arguments.network, read_report(out), network, calls, files.onnx)
     print(f"\n{text}")
     if arguments.table is not None:
         write_section(arguments.table, PREFACE, arguments.network, text)

@@ -6,7 +6,6 @@ releases.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,13 @@ class Kernel:
         name: Its name in the network.
         mod: A module with it alone, as `main`.
         calls: How often the network calls it.
+        weights: Which of its arguments are constants in every call.
     """
 
     name: str
     mod: IRModule
     calls: int
+    weights: tuple[int, ...]
 
 
 def unsupported_operators(operators: Sequence[str]) -> list[str]:
@@ -147,23 +148,39 @@ def fuse(mod: IRModule) -> IRModule:
 
 def call_sequence(mod: IRModule) -> list[str]:
     """The names of the PrimFuncs that `main` calls, one a call, in order."""
+    return [name for name, _ in _kernel_calls(mod)]
+
+
+def _kernel_calls(mod: IRModule) -> list[tuple[str, Any]]:
+    """The name of each PrimFunc that `main` calls, and its operands."""
     from tvm import relax
 
-    names: list[str] = []
+    calls: list[tuple[str, Any]] = []
 
     def visit(expression: Any) -> None:
         if is_kernel_call(expression):
-            names.append(str(expression.args[0].name_hint))
+            calls.append((str(expression.args[0].name_hint), expression.args[1]))
 
     relax.analysis.post_order_visit(mod["main"], visit)
-    return names
+    return calls
 
 
 def kernels(mod: IRModule) -> list[Kernel]:
     """The PrimFuncs that `main` calls, in the order of their first call."""
+    from tvm.ir import GenericConst
+
+    constants: dict[str, list[set[int]]] = {}
+    for name, operands in _kernel_calls(mod):
+        found = {i for i, operand in enumerate(operands) if isinstance(operand, GenericConst)}
+        constants.setdefault(name, []).append(found)
     return [
-        Kernel(name, tvm_adapter.module_from_prim_func(mod[name]), calls)
-        for name, calls in Counter(call_sequence(mod)).items()
+        Kernel(
+            name,
+            tvm_adapter.module_from_prim_func(mod[name]),
+            len(calls),
+            tuple(sorted(set.intersection(*calls))),
+        )
+        for name, calls in constants.items()
     ]
 
 

@@ -37,6 +37,7 @@ _STAGES = {
     "import": "importing the network, folding constants, packing weights",
     "references": "computing every kernel's reference",
     "search": "searching",
+    "finals": "timing each kernel's fastest candidates against each other",
     "build": "compiling the network, tuned and untuned",
     "confirm": "verifying the outputs, timing the networks in turn",
 }

@@ -22,6 +22,8 @@ class Setup(msgspec.Struct, frozen=True):
         data_dir: Where the inputs and expected outputs lie.
         memory_limit_bytes: Address space that the worker may use; None for no limit.
         undisturbed_s: What the reference kernel takes on the undisturbed machine.
+        weights: Arguments of which there are copies, and each call is given other ones.
+        span_bytes: Size of all these copies together, about.
     """
 
     module_json: str
@@ -29,6 +31,8 @@ class Setup(msgspec.Struct, frozen=True):
     data_dir: str
     memory_limit_bytes: int | None
     undisturbed_s: float
+    weights: tuple[int, ...] = ()
+    span_bytes: int = 0
 
 
 class Lower(msgspec.Struct, frozen=True, tag=True):

@@ -16,6 +16,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -43,6 +44,21 @@ _LONGEST_YARDSTICK_CALL_S = 0.02
 _UNKNOWN_CALL_S = 1e-3
 
 
+@dataclass(frozen=True)
+class Standard:
+    """What a task's candidates are compared with, for another runner to go on with.
+
+    Attributes:
+        result: Of the yardstick.
+        scale: What its times mean.
+        best_s: Estimate of the fastest candidate so far.
+    """
+
+    result: Result
+    scale: Scale
+    best_s: float
+
+
 class Runner:
     """Runs the jobs of batches and keeps one of the fast ones loaded, as the yardstick.
 
@@ -68,6 +84,19 @@ class Runner:
         self.yardstick, self.best_s, self._drift = yardstick, best_s, None
         # What follows is compared with the results that this one was remembered from.
         self._scale = None if yardstick is None else Scale(_estimate_s(yardstick), settled=True)
+
+    @property
+    def standard(self) -> Standard | None:
+        """What candidates are compared with; None before there is any."""
+        yardstick, scale, best_s = self.yardstick, self._scale, self.best_s
+        if yardstick is None or yardstick.result is None or scale is None or best_s is None:
+            return None
+        return Standard(yardstick.result, scale, best_s)
+
+    def resume(self, yardstick: Job, standard: Standard) -> None:
+        """Go on comparing with what another runner has compared with; its yardstick's job."""
+        self.yardstick, self.best_s, self._drift = yardstick, standard.best_s, None
+        self._scale = standard.scale
 
     def run_all(self, batch: Batch) -> None:
         """Verify and time every built job, then compare those close to the fastest."""

@@ -25,6 +25,7 @@ from schedenv.tasks.networks.network import Network
 from schedenv.tuning.agent import Agent, make_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.contracts import ResultStore
+from schedenv.tuning.finalists import Timing
 from schedenv.tuning.loop import Loop
 from schedenv.tuning.tune import run_interruptibly
 
@@ -89,6 +90,7 @@ class TunedKernel:
         best: The fastest verified result; None before there is one.
         hints: What the agent is told first; None before the first slice.
         agent_knows: Whether it was told them.
+        confirmed: How fast the best is, timed against others after the search; None before.
     """
 
     task: Task
@@ -99,6 +101,12 @@ class TunedKernel:
     best: Result | None = None
     hints: tuple[Point, ...] | None = None
     agent_knows: bool = False
+    confirmed: Timing | None = None
+
+    @property
+    def tuned_s(self) -> float:
+        """Seconds a call, as well as they are known."""
+        return self.state.now_s if self.confirmed is None else self.confirmed.latency_s
 
 
 @dataclass
@@ -137,7 +145,7 @@ class Search:
         return sum(kernel.state.calls * kernel.state.now_s for kernel in self.kernels.values())
 
     @property
-    def _known_s(self) -> float:
+    def known_s(self) -> float:
         """What the kernels that have had a slice take together."""
         states = [kernel.state for kernel in self.kernels.values()]
         return sum(state.calls * state.now_s for state in states if state.best_s)
@@ -190,7 +198,7 @@ class Search:
         with LocalMeasurer(kernel.task, self.hardware, bench=bench) as measurer:
             if not kernel.state.best_s:
                 untuned_s = _time_untuned(kernel.task, measurer)
-                if kernel.state.calls * untuned_s < _NEGLIGIBLE * self._known_s:
+                if kernel.state.calls * untuned_s < _NEGLIGIBLE * self.known_s:
                     elapsed_s = time.monotonic() - start_s
                     return Slice(name, untuned_s, 0, elapsed_s, None, finished=True)
             if kernel.hints is None:

@@ -14,6 +14,7 @@ from schedenv.calibration import Peaks
 from schedenv.measure.shared import Bench
 from schedenv.networks import build
 from schedenv.networks.compare import Comparison, Contender, compare
+from schedenv.networks.finals import confirm_kernels
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
 from schedenv.records import RecordStore
@@ -64,7 +65,7 @@ class NetworkWatcher:
     """What happens while a network is tuned, for a display; every method may be overridden."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: `import`, `references`, `search`, `build` or `confirm`."""
+        """A stage begins: `import`, `references`, `search`, `finals`, `build` or `confirm`."""
 
     def slice(self, part: Slice, search: Search) -> None:
         """A task has had another slice of the budget."""
@@ -118,6 +119,9 @@ def tune_network(
         search.open(bench, peaks)
         watcher.stage("search")
         search.run(bench, request.seconds, lambda part: watcher.slice(part, search))
+        if search.interrupted_by is None:
+            watcher.stage("finals")
+            confirm_kernels(search, bench)
     run_dir.write_curve(out / run_dir.CURVE, search.curve)
     if search.interrupted_by is not None:
         return NetworkOutcome(None, search, search.interrupted_by)
@@ -231,10 +235,11 @@ def _describe_kernel(name: str, search: Search, peaks: Peaks, joined: bool) -> d
         "kernel": name,
         "calls": calls,
         "untuned_us": state.untuned_s * 1e6 if known else None,
-        "tuned_us": state.now_s * 1e6 if known else None,
-        "total_us": calls * state.now_s * 1e6 if known else None,
+        "tuned_us": kernel.tuned_s * 1e6 if known else None,
+        "estimated_us": state.now_s * 1e6 if known else None,
+        "total_us": calls * kernel.tuned_s * 1e6 if known else None,
         "roofline_us": roofline(kernel.task, peaks) * 1e6,
-        "gflops_per_s": kernel.task.flops / state.now_s / 1e9 if known else None,
+        "gflops_per_s": kernel.task.flops / kernel.tuned_s / 1e9 if known else None,
         "trials": kernel.trials,
         "slices": len(state.best_s),
         "point": str(kernel.best.point) if kernel.best is not None else None,

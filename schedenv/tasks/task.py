@@ -37,6 +37,9 @@ class Task:
             least 1. The verification tolerance depends on it.
         reference: Maps the inputs, float64 and in calling order, to the outputs, float64 and in
             calling order; None means that the unscheduled program is the reference.
+        weights: Which arguments are constants of a network: when it comes to them again, the
+            caches hold others.
+        span_bytes: Size of all constants of the network; 0 for a task of its own.
     """
 
     spec: str
@@ -48,6 +51,8 @@ class Task:
     bytes: int
     reduction_length: int
     reference: Reference | None
+    weights: tuple[int, ...] = ()
+    span_bytes: int = 0
 
     @functools.cached_property
     def content_hash(self) -> str:

@@ -12,6 +12,7 @@ from schedenv.errors import MachineError
 from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status
 from schedenv.measure.local import Limits, LocalMeasurer
+from schedenv.measure.shared import Bench
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
 
@@ -89,6 +90,24 @@ def test_results_of_an_earlier_run_are_not_measured_again(
         first, second, third = later.measure(points)
     assert (first.repeated, second.repeated, third.repeated) == (True, True, False)
     assert first.samples_s == earlier[0].samples_s
+
+
+def test_measurers_on_a_bench_compare_with_one_yardstick_at_one_scale(
+    tiny_task: Task, hardware: Hardware, tiny_space: Space
+) -> None:
+    points = points_of(tiny_space, 6, seed=4)
+    with Bench([tiny_task], hardware) as bench:
+        with LocalMeasurer(tiny_task, hardware, bench=bench) as first:
+            earlier = first.measure(points[:3])
+            standard = first._runner.standard
+            assert standard is not None
+        with LocalMeasurer(tiny_task, hardware, bench=bench) as second:
+            second.remember(earlier)
+            assert second._runner.standard == standard
+            assert all(result.ok for result in second.measure(points))
+        with LocalMeasurer(tiny_task, hardware, bench=bench) as finals:
+            finals.load(points[:2])
+        assert bench.standards[tiny_task.content_hash].scale is standard.scale
 
 
 def test_the_yardstick_of_an_earlier_run_is_its_last_good_candidate(

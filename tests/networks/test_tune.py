@@ -68,6 +68,19 @@ def test_the_outputs_are_those_of_onnxruntime(run: tuple[Path, NetworkOutcome]) 
     assert report["latency_us"].keys() == report["verified"]["error_of_tolerated"].keys()
 
 
+def test_what_goes_into_the_network_was_timed_against_other_candidates(
+    run: tuple[Path, NetworkOutcome],
+) -> None:
+    report, kernels = run[1].report, run[1].search.kernels
+    assert report is not None
+    confirmed = {name: kernel.confirmed for name, kernel in kernels.items() if kernel.confirmed}
+    assert confirmed
+    for row in report["kernels"]:
+        if row["kernel"] in confirmed:
+            assert row["tuned_us"] == confirmed[row["kernel"]].latency_s * 1e6
+            assert row["estimated_us"] is not None
+
+
 def test_a_peer_that_is_wrong_or_cannot_run_is_left_out(run: tuple[Path, NetworkOutcome]) -> None:
     report = run[1].report
     assert report is not None

@@ -18,7 +18,7 @@ from schedenv.tasks.task import Task, traffic_bytes
 if TYPE_CHECKING:
     from tvm import IRModule
 
-VERSION = 6
+VERSION = 7
 """Of the files and of the passes that made them."""
 
 DESCRIPTION = "network.json"
@@ -53,6 +53,8 @@ class KernelEntry(msgspec.Struct, frozen=True):
             than reshape one.
         flops: Floating-point operations of one call; 0.0 if there are none, or not countable.
         bytes: Compulsory memory traffic of one call.
+        weights: Which of its arguments are constants of the network.
+        weight_bytes: Their size.
     """
 
     name: str
@@ -62,6 +64,8 @@ class KernelEntry(msgspec.Struct, frozen=True):
     tunable: bool
     flops: float
     bytes: int
+    weights: tuple[int, ...]
+    weight_bytes: int
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -154,6 +158,8 @@ class Network:
             bytes=entry.bytes,
             reduction_length=longest_reduction(mod),
             reference=None,
+            weights=entry.weights,
+            span_bytes=sum(one.calls * one.weight_bytes for one in self.description.kernels),
         )
 
 
@@ -194,13 +200,14 @@ def write(
 
 
 def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
-    flops, size, tunable = 0.0, 0, not tvm_relax.is_reshape(kernel.mod)
+    flops, size, weight_bytes, tunable = 0.0, 0, 0, not tvm_relax.is_reshape(kernel.mod)
     # TVM raises exceptions of many kinds on programs that are none of blocks and static buffers.
     try:
         check_buffers(kernel.name, kernel.mod)
         arguments = tvm_adapter.arguments(kernel.mod)
         check_dataflow(kernel.name, kernel.mod, arguments)
         size = traffic_bytes(arguments)
+        weight_bytes = traffic_bytes([arguments[index] for index in kernel.weights])
         flops = tvm_adapter.count_flops(kernel.mod)
     except InputError:
         tunable = False
@@ -214,6 +221,8 @@ def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
         tunable=tunable,
         flops=flops,
         bytes=size,
+        weights=kernel.weights,
+        weight_bytes=weight_bytes,
     )
 
 

@@ -51,6 +51,16 @@ def test_tasks_count_what_they_cost(prepared: Network) -> None:
     assert entry.bytes == prepared.task(entry.name).bytes > 4 * 32 * 32 * 9
 
 
+def test_tasks_know_which_arguments_are_weights(prepared: Network) -> None:
+    for name, entry in prepared.entries.items():
+        task = prepared.task(name)
+        assert task.weights == entry.weights
+        assert ("conv2d" in entry.family) == (1 in task.weights)
+        assert 0 not in task.weights
+    sizes = [entry.calls * entry.weight_bytes for entry in prepared.description.kernels]
+    assert task.span_bytes == sum(sizes) > 0
+
+
 def test_a_network_is_a_suite(prepared: Network, small_network: Path) -> None:
     tasks = resolve_many(f"network:{small_network}")
     assert [task.name for task in tasks] == [f"small/{name}" for name in prepared.entries]

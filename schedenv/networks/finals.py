@@ -1,0 +1,52 @@
+"""Which candidates go into the network: each kernel's fastest, timed against each other.
+
+The fastest estimate of a search is the winner of a lottery; see `schedenv.tuning.finalists`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from schedenv.measure.local import LocalMeasurer
+from schedenv.measure.result import robust_estimate
+from schedenv.measure.shared import Bench
+from schedenv.networks.slices import Search, TunedKernel
+from schedenv.tuning.finalists import Timing, best_candidates, interleave
+
+FINALISTS = 8
+ROUNDS = 40
+BUDGET_S = 1.5
+"""For one kernel, compiling apart."""
+
+_NEGLIGIBLE = 0.002
+"""A kernel with less than this share of the network's time keeps its fastest estimate."""
+
+
+def confirm_kernels(search: Search, bench: Bench) -> None:
+    """Replace the best result of each kernel by the one that wins among its fastest.
+
+    Args:
+        search: What was found; its kernels are changed.
+        bench: The measurers'.
+
+    Raises:
+        WorkerError: A worker died or hung over what it had run before.
+    """
+    for kernel in search.kernels.values():
+        tuned = kernel.best is not None and kernel.state.now_s < kernel.state.untuned_s
+        if tuned and kernel.state.calls * kernel.state.now_s >= _NEGLIGIBLE * search.known_s:
+            _confirm(kernel, search, bench)
+
+
+def _confirm(kernel: TunedKernel, search: Search, bench: Bench) -> None:
+    records = search.store.records(kernel.task.content_hash)
+    points = best_candidates([record.result for record in records], FINALISTS)
+    with LocalMeasurer(kernel.task, search.hardware, workers=1, bench=bench) as measurer:
+        compared = interleave(measurer.load(points), ROUNDS, BUDGET_S, search.seed)
+    timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
+    if not timed:
+        return
+    # The half that chose says nothing of how fast the chosen one is.
+    winner, samples = min(timed, key=lambda entry: robust_estimate(entry[1][: len(entry[1]) // 2]))
+    kernel.confirmed = Timing.of(samples[len(samples) // 2 :], search.seed)
+    kernel.best = msgspec.structs.replace(winner, estimate_s=kernel.confirmed.latency_s)
