@@ -105,8 +105,11 @@ class TunedKernel:
 
     @property
     def tuned_s(self) -> float:
-        """Seconds a call, as well as they are known."""
-        return self.state.now_s if self.confirmed is None else self.confirmed.latency_s
+        """Seconds a call in the network, as well as they are known."""
+        if self.confirmed is None:
+            return self.state.now_s
+        # What does not beat its unscheduled program is left as it was.
+        return min(self.confirmed.latency_s, self.state.untuned_s)
 
 
 @dataclass

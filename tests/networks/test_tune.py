@@ -77,7 +77,7 @@ def test_what_goes_into_the_network_was_timed_against_other_candidates(
     assert confirmed
     for row in report["kernels"]:
         if row["kernel"] in confirmed:
-            assert row["tuned_us"] == confirmed[row["kernel"]].latency_s * 1e6
+            assert row["tuned_us"] <= confirmed[row["kernel"]].latency_s * 1e6
             assert row["estimated_us"] is not None
 
 
