@@ -68,7 +68,8 @@ Kernels' times are those of finalists, timed in turn in a process of their own. 
 come from where the network finds them: from memory, if they fill more than the caches. Activations
 are warm, and nothing comes between two calls, so that the sum is less than the network's time. ONNX
 Runtime's column is its own profile: convolutions where they can be told apart by name, matrix
-products by shape; what is fused counts where it is fused.
+products by shape; what is fused counts where it is fused. Profiling costs it time: in networks of a
+few milliseconds its operators add up to more than the network takes.
 """
 
 

@@ -87,7 +87,7 @@ def by_operator(calls: Sequence[Call]) -> dict[str, float]:
 
 def by_kernel(file: Path, network: Network, calls: Sequence[Call]) -> dict[str, float]:
     """Microseconds of one call of what our kernels compute, where it can be told."""
-    return _convolutions(file, network, calls) or _matrix_products(network, calls)
+    return _matrix_products(network, calls) | _convolutions(file, network, calls)
 
 
 def _convolutions(file: Path, network: Network, calls: Sequence[Call]) -> dict[str, float]:
