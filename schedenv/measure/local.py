@@ -148,7 +148,8 @@ class LocalMeasurer:
             self._known.add(result)
         standard = self._standards.get(self._task_hash)
         if standard is not None:
-            self._runner.resume(self._job_of(standard.result), standard)
+            yardstick = self._job_of(standard.result)
+            self._runner.remember(yardstick, standard.best_s, standard.scale)
             return
         timed = [(result.estimate_s, result) for result in results if result.estimate_s is not None]
         if timed:
@@ -170,6 +171,7 @@ class LocalMeasurer:
         points are loaded as often as they are given.
         """
         self._runner.remember(None, None)
+        # A search goes on with its own, not with what finalists were first compared with.
         self._standards = {}
         self._forget_jobs()
         batch = self._new_batch(points, None, None)

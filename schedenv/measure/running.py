@@ -79,11 +79,22 @@ class Runner:
         self.yardstick: Job | None = None
         self.best_s: float | None = None
 
-    def remember(self, yardstick: Job | None, best_s: float | None) -> None:
-        """Compare what follows with this job, or with nothing yet."""
+    def remember(
+        self, yardstick: Job | None, best_s: float | None, scale: Scale | None = None
+    ) -> None:
+        """Compare what follows with this job, or with nothing yet.
+
+        Args:
+            yardstick: The job; None for nothing.
+            best_s: Estimate of the fastest candidate so far; None if there is none.
+            scale: What the yardstick's times mean to who compared with it before; None if its
+                result is all that is known.
+        """
         self.yardstick, self.best_s, self._drift = yardstick, best_s, None
-        # What follows is compared with the results that this one was remembered from.
-        self._scale = None if yardstick is None else Scale(_estimate_s(yardstick), settled=True)
+        if yardstick is not None and scale is None:
+            # What follows is compared with the results that this one was remembered from.
+            scale = Scale(_estimate_s(yardstick), settled=True)
+        self._scale = scale
 
     @property
     def standard(self) -> Standard | None:
@@ -92,11 +103,6 @@ class Runner:
         if yardstick is None or yardstick.result is None or scale is None or best_s is None:
             return None
         return Standard(yardstick.result, scale, best_s)
-
-    def resume(self, yardstick: Job, standard: Standard) -> None:
-        """Go on comparing with what another runner has compared with; its yardstick's job."""
-        self.yardstick, self.best_s, self._drift = yardstick, standard.best_s, None
-        self._scale = standard.scale
 
     def run_all(self, batch: Batch) -> None:
         """Verify and time every built job, then compare those close to the fastest."""

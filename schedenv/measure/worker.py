@@ -204,7 +204,8 @@ class Worker:
     def _time(self, job: int, number: int, count: int) -> list[float]:
         """Samples, each the mean seconds of `number` calls, after one call that is not counted.
 
-        All kernels run on the same buffers: they are compared with each other.
+        All kernels run on the same buffers, a network's weights apart: they are compared with
+        each other.
         """
         import tvm
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from schedenv.errors import MachineError
 from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import robust_estimate
 from schedenv.measure.shared import Bench
@@ -31,6 +32,7 @@ def confirm_kernels(search: Search, bench: Bench) -> None:
 
     Raises:
         WorkerError: A worker died or hung over what it had run before.
+        MachineError: None of a kernel's fastest candidates can be timed again.
     """
     for kernel in search.kernels.values():
         tuned = kernel.best is not None and kernel.state.now_s < kernel.state.untuned_s
@@ -45,7 +47,10 @@ def _confirm(kernel: TunedKernel, search: Search, bench: Bench) -> None:
         compared = interleave(measurer.load(points), ROUNDS, BUDGET_S, search.seed)
     timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
     if not timed:
-        return
+        raise MachineError(
+            f"none of the fastest candidates of {kernel.task.name} can be timed again "
+            f"({compared[0][0].reason}); the records are kept. Run: schedenv doctor"
+        )
     # The half that chose says nothing of how fast the chosen one is.
     winner, samples = min(timed, key=lambda entry: robust_estimate(entry[1][: len(entry[1]) // 2]))
     kernel.confirmed = Timing.of(samples[len(samples) // 2 :], search.seed)

@@ -97,15 +97,18 @@ def prepare(
 
 
 def _digest(path: Path, request: Mapping[str, Any]) -> str:
-    """Of the folder's files (weights may lie beside the network) and of what is made of them."""
+    """Of the file, of the files beside it that it names (its weights), and of what is made of them.
+
+    Nothing else in the folder counts: a log that grows there must not make another network of it.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     # Weights in files of their own are told apart by date and size, not read.
-    beside = sorted(path.parent.glob("*")) if path.stat().st_size < 1 << 20 else []
-    for neighbour in beside:
-        if neighbour.is_file() and neighbour != path:
+    content = path.read_bytes() if path.stat().st_size < 1 << 20 else b""
+    for neighbour in sorted(path.parent.glob("*")) if content else []:
+        if neighbour.is_file() and neighbour != path and neighbour.name.encode() in content:
             stat = neighbour.stat()
             digest.update(f"{neighbour.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     options = {key: request[key] for key in ("shapes", "channels_last", "lanes")}

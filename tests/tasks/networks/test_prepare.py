@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from onnx import helper
 from schedenv.errors import InputError, NetworkFileError, UnknownNameError
 from schedenv.tasks import resolve, resolve_many
 from schedenv.tasks.networks.network import VERSION, Network, family_of
-from schedenv.tasks.networks.prepare import prepare
+from schedenv.tasks.networks.prepare import _digest, prepare
 
 from ...small_networks import chain, convolutional, make_network
 
@@ -81,6 +82,17 @@ def test_a_file_is_prepared_once(prepared: Network, small_network: Path) -> None
     marker.touch()
     assert prepare(small_network).folder == prepared.folder
     assert marker.exists()
+
+
+def test_only_files_that_a_network_names_make_another_one_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(b"weights lie in weights.bin")
+    digest = partial(_digest, path, {"shapes": {}, "channels_last": True, "lanes": 16})
+    before = digest()
+    (tmp_path / "tune.log").write_text("a log grows beside it")
+    assert digest() == before
+    (tmp_path / "weights.bin").write_bytes(b"1")
+    assert digest() != before
 
 
 def test_another_version_is_refused(prepared: Network, tmp_path: Path) -> None:
