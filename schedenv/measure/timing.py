@@ -24,7 +24,6 @@ CLOSE_FACTOR = 1.15
 _COLD_FACTOR = 1.5
 _BARELY_COLD_S = 4e-3
 _NEVER_COLD_S = 10e-3
-_HARDLY_COLD_S = 50e-3
 _WAKING_S = 1e-3
 _SAMPLE_S = 0.5e-3
 _SAMPLES = 10
@@ -80,14 +79,12 @@ class Timer:
             incumbent_s: Estimate of the best candidate so far; None if there is none.
         """
         hopeless_s = math.inf if incumbent_s is None else HOPELESS_FACTOR * incumbent_s
-        # Without an incumbent a rough look at a slow kernel will do, and of a very slow one the
-        # verifying call: if it turns out to be among the fast ones, it takes turns later.
+        # Without an incumbent a rough look at a slow kernel will do: if it turns out to be among
+        # the fast ones, it takes turns later.
         rough_s = _BARELY_COLD_S if incumbent_s is None else hopeless_s
         slowdown = self._slowdown()
         if first_call_s > max(_COLD_FACTOR * hopeless_s, _NEVER_COLD_S):
             return Look((first_call_s,), slowdown, early_stopped=True)
-        if incumbent_s is None and first_call_s > _HARDLY_COLD_S:
-            return Look((first_call_s,), slowdown)
         samples = [self._call_s()]
         if not 0 < samples[0] < math.inf:
             # The clock is broken; whoever asked will see.
