@@ -44,7 +44,7 @@ def main() -> None:
         judge = vendor_of(path)
         comparison = compare(
             [Contender(judge, judge, path.resolve()), Contender("schedenv", "tvm", library)],
-            network.description.inputs, hardware, reference=judge, rounds=0,
+            network.description.inputs, hardware, reference=judge, turns=0,
         )  # fmt: skip
         tasks = list(network.entries.values())
         print(

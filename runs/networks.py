@@ -58,18 +58,19 @@ PREFACE = """\
 
 Each section is written by `python runs/networks.py --network NAME --seconds S --table
 runs/networks.md`; 2 threads for everybody. Weights are random. A network's contenders are timed in
-one interleaved run, each in its own process, outputs verified on two sets of inputs against who
-runs the file itself: ONNX Runtime an ONNX file, torch an exported program. Untuned is what TVM
-makes of the file on its own: its layouts, its libm, no schedules. schedenv's network has the
-schedules found, channels last, and polynomials for exp, tanh and erf. One seed: how far another
-one gets is not known.
+one run, in turn, each in six processes of its own, one after the other; the intervals are over
+processes (of untuned networks, which have one, over samples). Outputs are verified on two sets of
+inputs against who runs the file itself: ONNX Runtime an ONNX file, torch an exported program.
+Untuned is what TVM makes of the file on its own: its layouts, its libm, no schedules. schedenv's
+network has the schedules found, channels last, and polynomials for exp, tanh and erf. One seed: how
+far another one gets is not known.
 
 Kernels' times are those of finalists, timed in turn in a process of their own. A network's weights
 come from where the network finds them: from memory, if they fill more than the caches. Activations
 are warm, and nothing comes between two calls, so that the sum is less than the network's time. ONNX
-Runtime's column is its own profile: convolutions where they can be told apart by name, matrix
-products by shape; what is fused counts where it is fused. Profiling costs it time: in networks of a
-few milliseconds its operators add up to more than the network takes.
+Runtime's column is its own profile, convolutions and matrix products told apart by shape; those of
+one shape have the mean. What is fused counts where it is fused. Profiling costs it time: in
+networks of a few milliseconds its operators add up to more than the network takes.
 """
 
 
@@ -86,23 +87,23 @@ def section(
         file: What ONNX Runtime ran.
     """
     vendor_us = by_kernel(file, network, calls)
-    ours = report["latency_us"][TUNED]["estimate"]
     machine = f"{hw.detect().cpu_model}, {datetime.now(UTC).date()}"
     lines = [
         f"## {name}, {report['seconds']:.0f} s, {report['trials']:,} trials",
         "",
         f"Agent `{report['agent']}`, scheduler `{report['scheduler']}`; {machine}.",
         "",
-        "| who | ms | 95 % | schedenv is | error of tolerated |",
-        "|---|---:|---|---:|---:|",
+        "| who | ms | 95 % | schedenv is | 95 % | error of tolerated |",
+        "|---|---:|---|---:|---|---:|",
     ]
     for who, latency in report["latency_us"].items():
         ms, low, high = (latency[key] / 1e3 for key in ("estimate", "low", "high"))
+        ratio = "| |"
+        if who != TUNED:
+            ends = report["speedup"][who]
+            ratio = "| {estimate:.2f}x as fast | {low:.2f} to {high:.2f} |".format(**ends)
         error = report["verified"]["error_of_tolerated"][who]
-        lines.append(
-            f"| {who} | {ms:.3f} | {low:.3f} to {high:.3f} "
-            f"| {latency['estimate'] / ours:.2f}x as fast | {error:.3f} |"
-        )
+        lines.append(f"| {who} | {ms:.3f} | {low:.3f} to {high:.3f} {ratio} {error:.3f} |")
     for who, reason in report.get("left_out", {}).items():
         lines += ["", f"{who} was left out: {reason}"]
     lines += [

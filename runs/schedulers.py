@@ -4,8 +4,8 @@
         [--table runs/schedulers.md]
 
 Every scheduler has the same agent, the same seeds and the same seconds; the order of the runs is
-shuffled, so that drift favours nobody. At the end all compiled networks are timed in one
-interleaved run, each in its own process. A series that was killed goes on with the same command.
+shuffled, so that drift favours nobody. At the end all compiled networks are timed in turn,
+each in six processes of its own. A series that was killed goes on with the same command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from network_files import NAMES, network_files
 from networks import Printer
-from scipy.stats import t as student
 from sections import write_section
 
 from schedenv import hardware as hw
@@ -28,6 +27,7 @@ from schedenv.calibration import peaks
 from schedenv.networks.build import LIBRARY
 from schedenv.networks.compare import Contender, compare
 from schedenv.networks.scheduler import SCHEDULERS
+from schedenv.networks.timing import ProcessTimes, geometric_mean
 from schedenv.networks.tune import (
     DEFAULT_AGENT,
     REPORT,
@@ -37,7 +37,6 @@ from schedenv.networks.tune import (
     vendor_of,
 )
 from schedenv.tasks.networks.prepare import prepare
-from schedenv.tuning.finalists import Timing, paired_ratio
 
 CONTROL = "round-robin"
 
@@ -47,8 +46,8 @@ PREFACE = """\
 Each section is written by `python runs/schedulers.py --network NAME --seconds S --seeds N --table
 runs/schedulers.md`. A ratio is the latency of round-robin's network over that of another
 scheduler's with the same seed, above 1 being better than round-robin; all networks of a section are
-timed in one interleaved run, outputs verified. The first interval of a ratio is of the timing alone
-(paired bootstrap over the rounds); that of the geometric mean is of the seeds (Student's t on
+timed in one run, in turn, outputs verified. The first interval of a ratio is of the timing alone,
+over six processes of each network; that of the geometric mean is of the seeds (both Student's t on
 logarithms): with three seeds it is wide.
 """
 
@@ -76,18 +75,10 @@ def folder(arguments: argparse.Namespace, scheduler: str, seed: int) -> Path:
     return Path(arguments.out / run / f"{scheduler}-{seed}")
 
 
-def geometric_mean(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """Low end, estimate and high end of the 95 % interval over seeds; no interval for one."""
-    logs = np.log(ratios)
-    mean = float(logs.mean())
-    if len(logs) < 2:
-        return math.nan, math.exp(mean), math.nan
-    half = float(student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
-    return math.exp(mean - half), math.exp(mean), math.exp(mean + half)
-
-
 def section(
-    arguments: argparse.Namespace, timings: Mapping[tuple[str, int], Timing], vendor: Timing
+    arguments: argparse.Namespace,
+    timings: Mapping[tuple[str, int], ProcessTimes],
+    vendor: ProcessTimes,
 ) -> str:
     """The Markdown of one network."""
     seeds = range(arguments.seeds)
@@ -103,13 +94,11 @@ def section(
     ]
     ratios: dict[str, list[float]] = {name: [] for name in SCHEDULERS}
     for name, seed in itertools.product(SCHEDULERS, seeds):
-        timing, control = timings[name, seed], timings[CONTROL, seed]
-        low, ratio, high = paired_ratio(control.samples_s, timing.samples_s)
+        times, control = timings[name, seed], timings[CONTROL, seed]
+        low, ratio, high = control.ratio(times)
         ratios[name].append(ratio)
         trials = read_report(folder(arguments, name, seed))["trials"]
-        ms, from_ms, to_ms = (
-            f"{seconds * 1e3:.3f}" for seconds in (timing.latency_s, timing.low_s, timing.high_s)
-        )
+        from_ms, ms, to_ms = (f"{seconds * 1e3:.3f}" for seconds in times.interval())
         against = "" if name == CONTROL else f"{ratio:.3f} ({low:.3f} to {high:.3f})"
         lines.append(f"| {name} | {seed} | {trials:,} | {ms} | {from_ms} to {to_ms} | {against} |")
     lines += ["", "| scheduler | geometric mean | 95 % over seeds |", "|---|---:|---|"]
@@ -127,7 +116,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--agent", default=DEFAULT_AGENT)
-    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("out/schedulers"))
     parser.add_argument("--table", type=Path, default=None)
     arguments = parser.parse_args()
@@ -140,10 +128,7 @@ def main() -> None:
         Contender(f"{name}-{seed}", "tvm", folder(arguments, name, seed) / LIBRARY)
         for name, seed in runs
     ]
-    comparison = compare(
-        contenders, prepare(file).description.inputs, hw.detect(), reference=judge,
-        rounds=arguments.rounds,
-    )  # fmt: skip
+    comparison = compare(contenders, prepare(file).description.inputs, hw.detect(), reference=judge)
     ours = {(name, seed): comparison.timings[f"{name}-{seed}"] for name, seed in runs}
     text = section(arguments, ours, comparison.timings[judge])
     print(f"\n{text}")

@@ -50,7 +50,6 @@ from schedenv.networks.tune import (
 )
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import prepare
-from schedenv.tuning.finalists import paired_ratio
 
 THEIRS, THEIRS_PLAIN = "tune_relax", "tune_relax, compiled with TVM's own settings"
 TRIED = "tried.jsonl"
@@ -244,7 +243,7 @@ def section(name: str, seconds: float, result: dict[str, Any]) -> str:
         trials, total = (
             ("", "") if curve is None else (f"{curve[-1][1]:,}", f"{curve[-1][2] * 1e3:.2f}")
         )
-        ms, low, high = (entry[key] * 1e3 for key in ("latency_s", "low_s", "high_s"))
+        low, ms, high = (end_s * 1e3 for end_s in entry["latency_s"])
         ratio_low, ratio, ratio_high = entry["ratio"]
         lines.append(
             f"| {who} | {trials} | {total} | {ms:.3f} | {low:.3f} to {high:.3f} "
@@ -286,7 +285,6 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
     comparison = compare(
         contenders, network.description.inputs, hardware, reference=judge, seed=arguments.seed
     )
-    our_s = comparison.timings[TUNED].samples_s
     curve, untuned_s = our_curve(network, ours)
     return {
         "curves": {
@@ -295,13 +293,11 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "networks": {
             name: {
-                "latency_s": timing.latency_s,
-                "low_s": timing.low_s,
-                "high_s": timing.high_s,
-                "ratio": paired_ratio(timing.samples_s, our_s[: len(timing.samples_s)]),
+                "latency_s": times.interval(),
+                "ratio": times.ratio(comparison.timings[TUNED]),
                 "error": comparison.errors[name],
             }
-            for name, timing in comparison.timings.items()
+            for name, times in comparison.timings.items()
         },
     }
 
@@ -325,7 +321,9 @@ def main() -> None:
     if arguments.table is not None:
         write_section(arguments.table, PREFACE, arguments.network, text)
     if arguments.plot is not None:
-        finals_ms = {name: result["networks"][name]["latency_s"] * 1e3 for name in result["curves"]}
+        finals_ms = {
+            name: result["networks"][name]["latency_s"][1] * 1e3 for name in result["curves"]
+        }
         title = f"{arguments.network}, {hw.detect().cores} threads"
         plot(result["curves"], finals_ms, title, arguments.plot)
 

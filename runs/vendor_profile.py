@@ -1,7 +1,7 @@
 """What ONNX Runtime spends on each operator of a network, by its own profile.
 
-Convolutions are told apart by their names, matrix products by their shapes. What it fuses is not
-what TVM fuses: a matrix product's time may leave out the bias or the activation that ours includes.
+Convolutions and matrix products are told apart by their shapes. What it fuses is not what TVM
+fuses: a matrix product's time may leave out the bias or the activation that ours includes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import onnx
 import onnxruntime
 
 from schedenv import hardware as hw
-from schedenv import tvm_relax
 from schedenv.networks.compare import random_inputs
 from schedenv.tasks.networks.network import Network, Port
 
@@ -90,45 +89,72 @@ def by_kernel(file: Path, network: Network, calls: Sequence[Call]) -> dict[str, 
     return _matrix_products(network, calls) | _convolutions(file, network, calls)
 
 
+class _Convolution(NamedTuple):
+    """What tells convolutions apart; those of a network that agree in it have one time, the mean.
+
+    Attributes:
+        window: Height and width of the weights, and channels that one output channel reads.
+        extents: Height and width of the input, then of the output, and the output's channels.
+        residual: Whether a tensor of the output's size is added to it.
+    """
+
+    window: Shape
+    extents: Shape
+    residual: bool
+
+
 def _convolutions(file: Path, network: Network, calls: Sequence[Call]) -> dict[str, float]:
-    """The convolution kernels'; empty where the two graphs' convolutions differ."""
-    kernel_of = {name: entry.name for entry in network.entries.values() for name in entry.names}
-    sequence = tvm_relax.call_sequence(network.graph())
-    ours = [kernel_of[name] for name in sequence if "conv2d" in name]
     graph = onnx.load(str(file)).graph
-    if not ours or not _same_convolutions(graph, network, ours):
-        return {}
-    spent: dict[str, list[float]] = defaultdict(list)
+    weights = _weights_by_name(graph)
+    by_node: dict[tuple[_Convolution, str], list[float]] = defaultdict(list)
     for call in calls:
-        if call.operator.endswith("Conv"):
-            spent[call.name.removesuffix("_nchwc")].append(call.us)
+        name = call.name.removesuffix("_nchwc")
+        if call.operator.endswith("Conv") and name in weights:
+            by_node[_theirs(call, weights[name]), name].append(call.us)
+    spent: dict[_Convolution, list[float]] = defaultdict(list)
+    for (convolution, _), times_us in by_node.items():
+        spent[convolution].append(float(np.median(times_us)))
+    found = {}
+    for name, entry in network.entries.items():
+        convolution = _ours([argument.shape for argument in network.task(name).arguments])
+        if "conv2d" in entry.family and convolution in spent:
+            found[name] = float(np.mean(spent[convolution]))
+    return found
+
+
+def _weights_by_name(graph: onnx.GraphProto) -> dict[str, Shape]:
+    """The weights' shapes of convolutions, by all names that ONNX Runtime may give a fused one."""
+    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     users = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             users[name].append(node)
-    found: dict[str, float] = {}
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    for kernel, node in zip(ours, convolutions, strict=True):
+    found = {}
+    for node in graph.node:
+        if node.op_type != "Conv" or node.input[1] not in dims:
+            continue
         # It names a fused node by the last tensor of what it fused.
         names, end = [node.name, node.output[0]], node
         while len(after := users[end.output[0]]) == 1 and after[0].op_type in FUSED:
             end = after[0]
             names += [end.name, end.output[0]]
-        times = next((spent[name] for name in names if name in spent), None)
-        if times is not None:
-            found[kernel] = float(np.median(times))
+        for name in names:
+            found.setdefault(name, dims[node.input[1]])
     return found
 
 
-def _same_convolutions(graph: onnx.GraphProto, network: Network, calls: Sequence[str]) -> bool:
-    """Whether the kernels called are the file's convolutions, in its order, by their weights."""
-    dims = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    theirs = [dims.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
-    ours = [network.task(name).arguments[1].shape for name in calls]
-    return len(theirs) == len(ours) and all(
-        weight is not None and shape[:3] == (weight[2], weight[3], weight[1])
-        for shape, weight in zip(ours, theirs, strict=True)
-    )
+def _theirs(call: Call, weights: Shape) -> _Convolution:
+    # Channels of the profile's own shapes are rounded up to its blocks.
+    channels, read, height, width = weights
+    extents = (*call.inputs[0][2:], *call.output[2:], channels)
+    return _Convolution((height, width, read), extents, call.output in call.inputs[3:])
+
+
+def _ours(shapes: Sequence[Shape]) -> _Convolution | None:
+    data, weights, *others, output = shapes
+    if len(data) != 4 or len(output) != 4:
+        return None
+    return _Convolution(weights[:3], (*data[1:3], *output[1:]), output in others)
 
 
 def _matrix_products(network: Network, calls: Sequence[Call]) -> dict[str, float]:

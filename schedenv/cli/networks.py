@@ -150,9 +150,10 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     console.print(
         f"[bold green]{latency[TUNED]['estimate'] / 1e3:.3f} ms[/] "
         f"(95 % {latency[TUNED]['low'] / 1e3:.3f} to {latency[TUNED]['high'] / 1e3:.3f}), outputs "
-        f"verified against {_PEERS[vendor]}; [bold]{speedup[UNTUNED]:.1f}x[/] faster than untuned "
-        f"TVM ({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), "
-        f"[bold]{speedup[vendor]:.2f}x[/] the speed of {_PEERS[vendor]} "
+        f"verified against {_PEERS[vendor]}; [bold]{speedup[UNTUNED]['estimate']:.1f}x[/] faster "
+        f"than untuned TVM ({latency[UNTUNED]['estimate'] / 1e3:.2f} ms), "
+        f"[bold]{speedup[vendor]['estimate']:.2f}x[/] (95 % {speedup[vendor]['low']:.2f} to "
+        f"{speedup[vendor]['high']:.2f}) the speed of {_PEERS[vendor]} "
         f"({latency[vendor]['estimate'] / 1e3:.3f} ms)",
         soft_wrap=True,
     )

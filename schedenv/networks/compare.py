@@ -1,7 +1,8 @@
-"""Is the compiled network right, and how fast is it? Against others, each in its own process.
+"""Is the compiled network right, and how fast is it? Against others, each in its own processes.
 
-The processes take turns in random order, with pauses: ONNX Runtime's threads spin for a while
-after a call, and a library timed beside them looks several times slower.
+The processes of a turn are timed one after the other in random order, with pauses: ONNX Runtime's
+threads spin for a while after a call, and a library timed beside them looks several times slower.
+Each turn starts all of them anew; `schedenv.networks.timing` says why.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,23 +22,24 @@ import numpy as np
 from schedenv import hardware as hw
 from schedenv.errors import MachineError, NetworkOutputError
 from schedenv.measure.verify import Array, deviation
+from schedenv.networks.timing import ProcessTimes, Samples
 from schedenv.tasks.networks.network import Port
-from schedenv.tuning.finalists import Timing
 
 TOLERATED = 2e-4
 """Deviation of an output, relative to the largest expected magnitude: rounding through the depth
 of a network, at float32's 6e-8 a step."""
 
 INPUT_SETS = 2
-ROUNDS = 24
+TURNS = 6
+ROUNDS = 6
 _PAUSE_S = 0.05
 _BURST_S = 0.05
 
 _SLOW_S = 0.5
 _LONG_S = 12.0
-_FEWEST_TURNS = 2
-"""A network that takes `_SLOW_S` or more, as untuned ones do, needs no warm-up beside the calls
-that verified it, and is timed for about `_LONG_S` in all, yet at least so often."""
+_FEWEST_CALLS = 2
+"""A network that takes `_SLOW_S` or more, as untuned ones do, has one process. It needs no warm-up
+beside the calls that verified it, and is timed for about `_LONG_S`, yet at least so often."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Comparison:
     """
 
     errors: dict[str, float]
-    timings: dict[str, Timing]
+    timings: dict[str, ProcessTimes]
     left_out: dict[str, str]
 
 
@@ -136,7 +138,7 @@ def compare(
     *,
     reference: str,
     seed: int = 0,
-    rounds: int = ROUNDS,
+    turns: int = TURNS,
 ) -> Comparison:
     """Verify contenders against one of them, and time them in turn.
 
@@ -146,38 +148,101 @@ def compare(
         hardware: Whose cores they use.
         reference: The name of the contender whose outputs are right.
         seed: Of the inputs and of the order.
-        rounds: Samples of each, fewer of one whose calls take half a second or more; with 0,
-            nothing is timed.
+        turns: Processes of each, which are timed `ROUNDS` times; one of a contender whose calls
+            take half a second or more. With 0, nothing is timed.
 
     Raises:
         NetworkOutputError: The outputs of an indispensable contender are wrong.
         MachineError: One cannot be run.
     """
-    servers: list[Server] = []
-    errors: dict[str, float] = {}
-    left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="schedenv-network-") as scratch:
         data_dir = Path(scratch)
         for number in range(INPUT_SETS):
             arrays = random_inputs(inputs, seed * INPUT_SETS + number)
             np.savez(data_dir / f"inputs-{number}.npz", *arrays)
         (data_dir / "names.json").write_text(json.dumps([port.name for port in inputs]))
+        # The reference first, for it judges the others.
+        order = sorted(contenders, key=lambda one: one.name != reference)
+        race = _Race(order, reference, data_dir, hardware, np.random.default_rng(seed))
+        for _ in range(max(1, turns)):
+            race.turn(timed=turns > 0)
+    timings = {name: ProcessTimes(tuple(samples)) for name, samples in race.samples_s.items()}
+    return Comparison(race.errors, timings, race.left_out)
+
+
+class _Race:
+    """A comparison under way; the attributes that are not private are those of `Comparison`."""
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        reference: str,
+        data_dir: Path,
+        hardware: hw.Hardware,
+        rng: np.random.Generator,
+    ) -> None:
+        self.errors: dict[str, float] = {}
+        self.samples_s: dict[str, list[Samples]] = {}
+        self.left_out: dict[str, str] = {}
+        self._waiting = list(contenders)
+        self._reference = reference
+        self._data_dir = data_dir
+        self._hardware = hardware
+        self._rng = rng
+
+    def turn(self, *, timed: bool) -> None:
+        """A new process of everyone: its outputs are verified, then it is timed."""
+        servers: list[Server] = []
         try:
             # One after the other: starting one beside a running one would disturb its warm-up.
-            # The reference first, for it judges the others.
-            for contender in sorted(contenders, key=lambda one: one.name != reference):
+            for contender in list(self._waiting):
                 try:
-                    servers.append(Server(contender, data_dir, hardware))
-                    errors[contender.name] = _error(data_dir, contender.name, reference)
-                except (NetworkOutputError, MachineError) as error:
+                    servers.append(Server(contender, self._data_dir, self._hardware))
+                    error = _error(self._data_dir, contender.name, self._reference)
+                except (NetworkOutputError, MachineError) as problem:
                     if not contender.dispensable:
                         raise
-                    left_out[contender.name] = str(error)
-            fit = [server for server in servers if server.name in errors]
-            return Comparison(errors, _time(fit, rounds, seed) if rounds else {}, left_out)
+                    self._leave_out(contender.name, str(problem))
+                else:
+                    self.errors[contender.name] = max(error, self.errors.get(contender.name, 0.0))
+            if timed:
+                self._time([server for server in servers if server.name not in self.left_out])
         finally:
             for server in servers:
                 server.close()
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self.left_out[name] = reason
+        self.errors.pop(name, None)
+        self.samples_s.pop(name, None)
+        self._wait_no_more({name})
+
+    def _time(self, servers: Sequence[Server]) -> None:
+        firsts_s = {server.name: server.sample_s(1, 0) for server in servers}
+        slow = {name for name, first_s in firsts_s.items() if first_s >= _SLOW_S}
+        calls = {name: max(1, min(200, int(_BURST_S / s))) for name, s in firsts_s.items()}
+        taken_s: dict[str, list[float]] = {server.name: [] for server in servers}
+        for name in slow:
+            taken_s[name].append(firsts_s[name])
+        for _ in range(ROUNDS):
+            for index in self._rng.permutation(len(servers)):
+                server = servers[index]
+                if server.name in slow and _is_long(taken_s[server.name]):
+                    continue
+                count = calls[server.name]
+                time.sleep(_PAUSE_S)
+                warm_up = 0 if server.name in slow else count
+                taken_s[server.name].append(server.sample_s(count, warm_up))
+        for name, taken in taken_s.items():
+            self.samples_s.setdefault(name, []).append(tuple(taken))
+        self._wait_no_more(slow)
+
+    def _wait_no_more(self, names: Collection[str]) -> None:
+        self._waiting = [one for one in self._waiting if one.name not in names]
+
+
+def _is_long(taken_s: Sequence[float]) -> bool:
+    return len(taken_s) >= _FEWEST_CALLS and sum(taken_s) >= _LONG_S
 
 
 def _error(data_dir: Path, name: str, reference: str) -> float:
@@ -199,28 +264,3 @@ def _error(data_dir: Path, name: str, reference: str) -> float:
             "compiled network is not to be used"
         )
     return worst
-
-
-def _time(servers: Sequence[Server], rounds: int, seed: int) -> dict[str, Timing]:
-    firsts_s = {server.name: server.sample_s(1, 0) for server in servers}
-    slow = {name for name, first_s in firsts_s.items() if first_s >= _SLOW_S}
-    calls: Mapping[str, int] = {
-        name: max(1, min(200, int(_BURST_S / first_s))) for name, first_s in firsts_s.items()
-    }
-    turns: Mapping[str, int] = {
-        name: min(rounds, max(_FEWEST_TURNS, int(_LONG_S / first_s))) if name in slow else rounds
-        for name, first_s in firsts_s.items()
-    }
-    samples: dict[str, list[float]] = {
-        name: [first_s] if name in slow else [] for name, first_s in firsts_s.items()
-    }
-    rng = np.random.default_rng(seed)
-    for _ in range(rounds):
-        for index in rng.permutation(len(servers)):
-            server = servers[index]
-            count = calls[server.name]
-            if len(samples[server.name]) >= turns[server.name]:
-                continue
-            time.sleep(_PAUSE_S)
-            samples[server.name].append(server.sample_s(count, 0 if server.name in slow else count))
-    return {name: Timing.of(taken, seed) for name, taken in samples.items()}

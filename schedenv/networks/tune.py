@@ -17,6 +17,7 @@ from schedenv.networks.compare import Comparison, Contender, compare
 from schedenv.networks.finals import confirm_kernels
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
+from schedenv.networks.timing import Range
 from schedenv.records import RecordStore
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import Shapes, prepare
@@ -185,7 +186,6 @@ def describe(
     Kernels in `joined` are not called by the tuned network; see `build.Built`.
     """
     timings = comparison.timings
-    tuned_s = timings[TUNED].latency_s
     rows = sorted(
         (_describe_kernel(name, search, peaks, name in joined) for name in search.kernels),
         # A kernel that the budget never reached goes first: it is the one to be tuned next.
@@ -198,15 +198,12 @@ def describe(
         "seconds": search.elapsed_s,
         "trials": sum(kernel.trials for kernel in search.kernels.values()),
         "latency_us": {
-            name: {
-                "estimate": timing.latency_s * 1e6,
-                "low": timing.low_s * 1e6,
-                "high": timing.high_s * 1e6,
-            }
-            for name, timing in timings.items()
+            name: _describe_range(times.interval(), 1e6) for name, times in timings.items()
         },
         "speedup": {
-            name: timing.latency_s / tuned_s for name, timing in timings.items() if name != TUNED
+            name: _describe_range(times.ratio(timings[TUNED]))
+            for name, times in timings.items()
+            if name != TUNED
         },
         "verified": {
             "against": vendor_of(request.path),
@@ -224,6 +221,11 @@ def describe(
             if entry.name not in search.kernels
         ],
     }
+
+
+def _describe_range(ends: Range, unit: float = 1.0) -> dict[str, float]:
+    low, estimate, high = (end * unit for end in ends)
+    return {"estimate": estimate, "low": low, "high": high}
 
 
 def _describe_kernel(name: str, search: Search, peaks: Peaks, joined: bool) -> dict[str, Any]:

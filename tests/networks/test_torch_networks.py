@@ -62,7 +62,7 @@ def test_outputs_are_those_of_torch(exported: Path, tmp_path: Path) -> None:
         network.description.inputs,
         hw.detect(),
         reference="torch",
-        rounds=0,
+        turns=0,
     )
     assert comparison.errors["schedenv"] <= 1
     assert comparison.timings == {}

@@ -22,7 +22,7 @@ from schedenv.calibration import peaks
 from schedenv.cli import app
 from schedenv.errors import NetworkOutputError
 from schedenv.networks.build import winners
-from schedenv.networks.compare import Contender, compare
+from schedenv.networks.compare import ROUNDS, Contender, compare
 from schedenv.networks.tune import NetworkOutcome, NetworkRequest, tune_network
 from schedenv.records import RecordStore
 from schedenv.tasks.networks.network import Port
@@ -66,6 +66,31 @@ def test_the_outputs_are_those_of_onnxruntime(run: tuple[Path, NetworkOutcome]) 
     }  # fmt: skip
     assert all(error <= 1 for error in report["verified"]["error_of_tolerated"].values())
     assert report["latency_us"].keys() == report["verified"]["error_of_tolerated"].keys()
+
+
+def test_latencies_and_speedups_have_intervals(run: tuple[Path, NetworkOutcome]) -> None:
+    report = run[1].report
+    assert report is not None
+    for ends in (*report["latency_us"].values(), *report["speedup"].values()):
+        assert 0 < ends["low"] <= ends["estimate"] <= ends["high"]
+    assert report["speedup"].keys() == report["latency_us"].keys() - {"schedenv"}
+
+
+def test_every_turn_has_processes_of_its_own(
+    run: tuple[Path, NetworkOutcome], small_network: Path
+) -> None:
+    comparison = compare(
+        [
+            Contender("onnxruntime", "onnxruntime", small_network),
+            Contender("schedenv", "tvm", run[0] / "network.so"),
+        ],
+        (Port("x", (1, 3, 16, 16), "float32"),),
+        hw.detect(),
+        reference="onnxruntime",
+        turns=3,
+    )
+    for times in comparison.timings.values():
+        assert [len(samples_s) for samples_s in times.samples_s] == [ROUNDS] * 3
 
 
 def test_what_goes_into_the_network_was_timed_against_other_candidates(
