@@ -48,7 +48,7 @@ def row(directory: Path, hardware: hw.Hardware) -> str:
             tvm_relax.export_network(executable, library)
             contenders.append(Contender(name, "tvm", library))
         inputs = network.description.inputs
-        timings = compare(contenders, inputs, hardware, reference="vendor", turns=12).timings
+        timings = compare(contenders, inputs, hardware, reference="vendor", turns=18).timings
     cells = []
     for name in ("copied", "joined", "vendor"):
         low, estimate, high = (end_s * 1e3 for end_s in timings[name].interval())

@@ -58,8 +58,8 @@ PREFACE = """\
 
 Each section is written by `python runs/networks.py --network NAME --seconds S --table
 runs/networks.md`; 2 threads for everybody. Weights are random. A network's contenders are timed in
-one run, in turn, each in six processes of its own, one after the other; the intervals are over
-processes (of untuned networks, which have one, over samples). Outputs are verified on two sets of
+one run, in nine turns, each time in processes of their own; intervals are over turns (of untuned
+networks, which have one, over samples). Outputs are verified on two sets of
 inputs against who runs the file itself: ONNX Runtime an ONNX file, torch an exported program.
 Untuned is what TVM makes of the file on its own: its layouts, its libm, no schedules. schedenv's
 network has the schedules found, channels last, and polynomials for exp, tanh and erf. One seed: how
@@ -98,7 +98,7 @@ def section(
     ]
     for who, latency in report["latency_us"].items():
         ms, low, high = (latency[key] / 1e3 for key in ("estimate", "low", "high"))
-        ratio = "| |"
+        ratio = "| | |"
         if who != TUNED:
             ends = report["speedup"][who]
             ratio = "| {estimate:.2f}x as fast | {low:.2f} to {high:.2f} |".format(**ends)

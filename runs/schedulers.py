@@ -5,7 +5,7 @@
 
 Every scheduler has the same agent, the same seeds and the same seconds; the order of the runs is
 shuffled, so that drift favours nobody. At the end all compiled networks are timed in turn,
-each in six processes of its own. A series that was killed goes on with the same command.
+each in nine processes of its own. A series that was killed goes on with the same command.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from network_files import NAMES, network_files
 from networks import Printer
+from scipy.stats import t as student
 from sections import write_section
 
 from schedenv import hardware as hw
@@ -27,7 +28,7 @@ from schedenv.calibration import peaks
 from schedenv.networks.build import LIBRARY
 from schedenv.networks.compare import Contender, compare
 from schedenv.networks.scheduler import SCHEDULERS
-from schedenv.networks.timing import ProcessTimes, geometric_mean
+from schedenv.networks.timing import TurnTimes
 from schedenv.networks.tune import (
     DEFAULT_AGENT,
     REPORT,
@@ -47,7 +48,7 @@ Each section is written by `python runs/schedulers.py --network NAME --seconds S
 runs/schedulers.md`. A ratio is the latency of round-robin's network over that of another
 scheduler's with the same seed, above 1 being better than round-robin; all networks of a section are
 timed in one run, in turn, outputs verified. The first interval of a ratio is of the timing alone,
-over six processes of each network; that of the geometric mean is of the seeds (both Student's t on
+over nine processes of each network; that of the geometric mean is of the seeds (Student's t on
 logarithms): with three seeds it is wide.
 """
 
@@ -75,10 +76,20 @@ def folder(arguments: argparse.Namespace, scheduler: str, seed: int) -> Path:
     return Path(arguments.out / run / f"{scheduler}-{seed}")
 
 
+def geometric_mean(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Low end, estimate and high end of the 95 % interval over seeds; no interval for one."""
+    logs = np.log(ratios)
+    mean = float(logs.mean())
+    if len(logs) < 2:
+        return math.nan, math.exp(mean), math.nan
+    half = float(student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
+    return math.exp(mean - half), math.exp(mean), math.exp(mean + half)
+
+
 def section(
     arguments: argparse.Namespace,
-    timings: Mapping[tuple[str, int], ProcessTimes],
-    vendor: ProcessTimes,
+    timings: Mapping[tuple[str, int], TurnTimes],
+    vendor: TurnTimes,
 ) -> str:
     """The Markdown of one network."""
     seeds = range(arguments.seeds)

@@ -116,9 +116,10 @@ def _convolutions(file: Path, network: Network, calls: Sequence[Call]) -> dict[s
         spent[convolution].append(float(np.median(times_us)))
     found = {}
     for name, entry in network.entries.items():
-        convolution = _ours([argument.shape for argument in network.task(name).arguments])
-        if "conv2d" in entry.family and convolution in spent:
-            found[name] = float(np.mean(spent[convolution]))
+        if "conv2d" in entry.family:
+            convolution = _ours([argument.shape for argument in network.task(name).arguments])
+            if convolution in spent:
+                found[name] = float(np.mean(spent[convolution]))
     return found
 
 
