@@ -164,8 +164,12 @@ def compare(
         race = _Race(contenders, reference, data_dir, hardware, np.random.default_rng(seed))
         for _ in range(max(1, turns)):
             race.turn(timed=turns > 0)
-    timings = {name: TurnTimes(tuple(samples)) for name, samples in race.samples_s.items()}
-    return Comparison(race.errors, timings, race.left_out)
+    fit = [one.name for one in contenders if one.name in race.errors]
+    return Comparison(
+        {name: race.errors[name] for name in fit},
+        {name: TurnTimes(tuple(race.samples_s[name])) for name in fit} if turns else {},
+        race.left_out,
+    )
 
 
 class _Race:
