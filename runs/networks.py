@@ -59,15 +59,17 @@ PREFACE = """\
 Each section is written by `python runs/networks.py --network NAME --seconds S --table
 runs/networks.md`; 2 threads for everybody. Weights are random. A network's contenders are timed in
 one run, in nine turns, each time in processes of their own; intervals are over turns (of untuned
-networks, which have one, over samples). Outputs are verified on two sets of
-inputs against who runs the file itself: ONNX Runtime an ONNX file, torch an exported program.
-Untuned is what TVM makes of the file on its own: its layouts, its libm, no schedules. schedenv's
-network has the schedules found, channels last, and polynomials for exp, tanh and erf. One seed: how
-far another one gets is not known.
+networks, which have one, over samples). Outputs are verified on two sets of inputs against who runs
+the file itself: ONNX Runtime an ONNX file, torch an exported program. Untuned is what TVM makes of
+the file on its own: its layouts, its libm, no schedules. schedenv's network has the schedules
+found, channels last, and polynomials for exp, tanh and erf. One seed: how far another one gets is
+not known.
 
-Kernels' times are those of finalists, timed in turn in a process of their own. A network's weights
-come from where the network finds them: from memory, if they fill more than the caches. Activations
-are warm, and nothing comes between two calls, so that the sum is less than the network's time. ONNX
+Tuned kernels' times are those of finalists, timed in turn in a process of their own. A network's
+weights come from where the network finds them: from memory, if they fill more than the caches.
+Activations are warm, and nothing comes between two calls. "In network" is what a call takes in the
+compiled network, with an instrument that adds one or two microseconds; "packed" are kernels whose
+weights lie as their schedules read them. What is lost is lost in the network, to ONNX Runtime. ONNX
 Runtime's column is its own profile, convolutions and matrix products told apart by shape; those of
 one shape have the mean. What is fused counts where it is fused. Profiling costs it time: in
 networks of a few milliseconds its operators add up to more than the network takes.
@@ -108,16 +110,17 @@ def section(
         lines += ["", f"{who} was left out: {reason}"]
     lines += [
         "",
-        "| kernel | calls | untuned us | tuned us | ONNX Runtime us | roofline us "
+        "| kernel | calls | untuned us | tuned us | in network us | ONNX Runtime us | roofline us "
         "| lost, all calls us |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in report["kernels"]:
-        theirs, tuned = vendor_us.get(row["kernel"]), row["tuned_us"]
-        lost = None if theirs is None or tuned is None else (tuned - theirs) * row["calls"]
-        values = (row["untuned_us"], tuned, theirs, row["roofline_us"], lost)
+        theirs, ours = vendor_us.get(row["kernel"]), row["in_network_us"]
+        lost = None if theirs is None or ours is None else (ours - theirs) * row["calls"]
+        values = (row["untuned_us"], row["tuned_us"], ours, theirs, row["roofline_us"], lost)
         cells = " | ".join("" if value is None else f"{value:.1f}" for value in values)
-        lines.append(f"| {row['kernel']} | {row['calls']} | {cells} |")
+        packed = ", packed" if row["packed"] else ""
+        lines.append(f"| {row['kernel']}{packed} | {row['calls']} | {cells} |")
     operators = [f"{kind} {us:.0f}" for kind, us in by_operator(calls).items() if us >= LEAST_US]
     lines += ["", f"ONNX Runtime's profile by operator, us a run: {', '.join(operators)}."]
     return "\n".join(lines)

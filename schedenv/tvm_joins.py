@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 2
 
-_SUFFIX = "_in_place"
+SUFFIX = "_in_place"
 _BLOCK = "store_into_whole"
 
 
@@ -55,7 +55,7 @@ def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
 
 def left_out(before: IRModule, after: IRModule) -> frozenset[str]:
     """The kernels that a network calls before its concatenations are joined, and not after."""
-    called = {re.sub(rf"{_SUFFIX}\d*$", "", name) for name in call_sequence(after)}
+    called = {re.sub(rf"{SUFFIX}\d*$", "", name) for name in call_sequence(after)}
     return frozenset(call_sequence(before)) - called
 
 
@@ -110,14 +110,14 @@ def _joined(
     so_far = None
     for part in ordered:
         arguments = list(calls[part].args[1])
-        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}{_SUFFIX}")
+        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}{SUFFIX}")
         if so_far is None:
             call = relax.call_tir(function, arguments, whole.ty)
         else:
             place = len(arguments)
             call = relax.call_tir_inplace(function, [*arguments, so_far], place, whole.ty)
         last = part is ordered[-1]
-        so_far = whole if last else relax.DataflowVar(f"{part.name}{_SUFFIX}", whole.ty)
+        so_far = whole if last else relax.DataflowVar(f"{part.name}{SUFFIX}", whole.ty)
         bindings[part] = [relax.VarBinding(so_far, call)]
     return bindings
 

@@ -132,7 +132,8 @@ def _unfinished(request: NetworkRequest, outcome: NetworkOutcome) -> dict[str, A
 def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     """Where the time goes, and how fast the network is."""
     table = Table("kernel", title="Where the time goes")
-    for column in ("calls", "untuned us", "tuned us", "all calls us", "roofline us", "trials"):
+    for column in ("calls", "untuned us", "tuned us", "in network us", "all calls us",
+                   "roofline us", "trials"):  # fmt: skip
         table.add_column(column, justify="right")
     for row in report["kernels"][:_ROWS]:
         table.add_row(
@@ -140,7 +141,7 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
             str(row["calls"]),
             *(
                 "?" if row[key] is None else f"{row[key]:.1f}"
-                for key in ("untuned_us", "tuned_us", "total_us", "roofline_us")
+                for key in ("untuned_us", "tuned_us", "in_network_us", "total_us", "roofline_us")
             ),
             str(row["trials"]),
         )
@@ -160,6 +161,10 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     for name, reason in report["left_out"].items():
         console.print(
             f"[yellow]{_PEERS.get(name, name)} was left out:[/] {escape(reason)}", soft_wrap=True
+        )
+    if report["unpacked"] is not None:
+        console.print(
+            f"[yellow]weights are not packed:[/] {escape(report['unpacked'])}", soft_wrap=True
         )
     console.print(
         f"{report['trials']} trials in {duration(report['seconds'])}; run it with: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import Any
 
 from schedenv import hardware as hw
 from schedenv.calibration import Peaks
+from schedenv.errors import MachineError
 from schedenv.measure.shared import Bench
 from schedenv.networks import build
 from schedenv.networks.compare import Comparison, Contender, compare
 from schedenv.networks.finals import confirm_kernels
+from schedenv.networks.kernel_times import Times, by_kernel, time_kernels
 from schedenv.networks.scheduler import find_scheduler
 from schedenv.networks.slices import Search, Slice, roofline
 from schedenv.networks.timing import Range
@@ -143,9 +144,19 @@ def tune_network(
         reference=vendor,
         seed=request.seed,
     )
-    report = describe(request, search, peaks, comparison, built.joined)
+    times_s = _kernel_times(built.library, network, hardware)
+    report = describe(request, search, peaks, comparison, built, times_s)
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
+
+
+def _kernel_times(library: Path, network: Network, hardware: hw.Hardware) -> Times:
+    try:
+        measured = time_kernels([library], network.description.inputs, hardware)
+    except MachineError:
+        # Too slow to be timed twice: the report then has only the times of kernels apart.
+        return {}
+    return by_kernel(measured.times_s[0], network)
 
 
 def vendor_of(path: Path) -> str:
@@ -179,15 +190,25 @@ def describe(
     search: Search,
     peaks: Peaks,
     comparison: Comparison,
-    joined: Collection[str],
+    built: build.Built,
+    times_s: Times,
 ) -> dict[str, Any]:
     """The content of `report.json`; where the time goes, the largest part first.
 
-    Kernels in `joined` are not called by the tuned network; see `build.Built`.
+    Args:
+        request: What was asked for.
+        search: What was found.
+        peaks: The machine's.
+        comparison: How fast the networks are.
+        built: The tuned one.
+        times_s: What its kernels take in it, all calls together.
     """
     timings = comparison.timings
     rows = sorted(
-        (_describe_kernel(name, search, peaks, name in joined) for name in search.kernels),
+        (
+            _describe_kernel(name, search, peaks, built, times_s.get(name))
+            for name in search.kernels
+        ),
         # A kernel that the budget never reached goes first: it is the one to be tuned next.
         key=lambda row: -(math.inf if row["total_us"] is None else row["total_us"]),
     )
@@ -210,6 +231,7 @@ def describe(
             "error_of_tolerated": comparison.errors,
         },
         "left_out": comparison.left_out,
+        "unpacked": built.unpacked,
         "sum_of_kernels_us": None
         if any(row["total_us"] is None for row in rows)
         else sum(row["total_us"] for row in rows),
@@ -228,18 +250,23 @@ def _describe_range(ends: Range, unit: float = 1.0) -> dict[str, float]:
     return {"estimate": estimate, "low": low, "high": high}
 
 
-def _describe_kernel(name: str, search: Search, peaks: Peaks, joined: bool) -> dict[str, Any]:
+def _describe_kernel(
+    name: str, search: Search, peaks: Peaks, built: build.Built, in_network_s: float | None
+) -> dict[str, Any]:
     kernel = search.kernels[name]
     state = kernel.state
     known = bool(state.best_s)
-    calls = 0 if joined else state.calls
+    calls = 0 if name in built.joined else state.calls
+    total_s = calls * kernel.tuned_s if in_network_s is None else in_network_s
     return {
         "kernel": name,
         "calls": calls,
         "untuned_us": state.untuned_s * 1e6 if known else None,
         "tuned_us": kernel.tuned_s * 1e6 if known else None,
         "estimated_us": state.now_s * 1e6 if known else None,
-        "total_us": calls * kernel.tuned_s * 1e6 if known else None,
+        "in_network_us": in_network_s / calls * 1e6 if in_network_s and calls else None,
+        "total_us": total_s * 1e6 if known else None,
+        "packed": name in built.packed,
         "roofline_us": roofline(kernel.task, peaks) * 1e6,
         "gflops_per_s": kernel.task.flops / kernel.tuned_s / 1e9 if known else None,
         "trials": kernel.trials,
