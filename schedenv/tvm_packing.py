@@ -245,5 +245,4 @@ def _rewrite(block: Any, packed: Mapping[str, Packed], functions: Mapping[str, A
 
 
 def _bytes(buffer: Any) -> int:
-    items = math.prod(int(extent) for extent in buffer.shape)
-    return items * np.dtype(str(buffer.dtype)).itemsize
+    return int(buffer.dtype.itemsize) * math.prod(int(extent) for extent in buffer.shape)

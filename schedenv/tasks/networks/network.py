@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ class KernelEntry(msgspec.Struct, frozen=True):
             than reshape one.
         flops: Floating-point operations of one call; 0.0 if there are none, or not countable.
         bytes: Compulsory memory traffic of one call.
-        weights: Which of its arguments are constants of the network.
+        weights: Which of its arguments are constants in every call.
         weight_bytes: Their size.
     """
 
@@ -177,29 +178,26 @@ def write(
         if shape is None:
             raise NetworkFileError(f"the input {name!r} of {source} has no static shape")
         inputs.append(Port(name, shape, dtype))
-    entries: dict[str, KernelEntry] = {}
+    equal: dict[str, list[tvm_relax.Kernel]] = {}
     for kernel in tvm_relax.kernels(prepared):
-        identity = tvm_adapter.structural_hash(kernel.mod)
-        known = entries.get(identity)
-        if known is not None:
-            entries[identity] = msgspec.structs.replace(
-                known, names=(*known.names, kernel.name), calls=known.calls + kernel.calls
-            )
-            continue
-        text = tvm_adapter.module_to_json(kernel.mod)
-        (folder / _KERNELS / f"{kernel.name}.json").write_text(text)
-        entries[identity] = _entry(kernel)
+        equal.setdefault(tvm_adapter.structural_hash(kernel.mod), []).append(kernel)
+    for first, *_ in equal.values():
+        text = tvm_adapter.module_to_json(first.mod)
+        (folder / _KERNELS / f"{first.name}.json").write_text(text)
     (folder / _ORIGINAL).write_text(tvm_adapter.module_to_json(original))
     (folder / _GRAPH).write_text(tvm_adapter.module_to_json(prepared))
     description = Description(
-        VERSION, str(source), channels_last, tuple(inputs), tuple(entries.values())
+        VERSION, str(source), channels_last, tuple(inputs), tuple(map(_entry, equal.values()))
     )
     (folder / DESCRIPTION).write_bytes(
         msgspec.json.format(msgspec.json.encode(description), indent=2)
     )
 
 
-def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
+def _entry(equal: Sequence[tvm_relax.Kernel]) -> KernelEntry:
+    kernel = equal[0]
+    # What is a constant in one call may be computed before another one.
+    weights = tuple(sorted(set.intersection(*(set(one.weights) for one in equal))))
     flops, size, weight_bytes, tunable = 0.0, 0, 0, not tvm_relax.is_reshape(kernel.mod)
     # TVM raises exceptions of many kinds on programs that are none of blocks and static buffers.
     try:
@@ -207,7 +205,7 @@ def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
         arguments = tvm_adapter.arguments(kernel.mod)
         check_dataflow(kernel.name, kernel.mod, arguments)
         size = traffic_bytes(arguments)
-        weight_bytes = traffic_bytes([arguments[index] for index in kernel.weights])
+        weight_bytes = traffic_bytes([arguments[index] for index in weights])
         flops = tvm_adapter.count_flops(kernel.mod)
     except InputError:
         tunable = False
@@ -215,13 +213,13 @@ def _entry(kernel: tvm_relax.Kernel) -> KernelEntry:
         tunable = tunable and size > 0
     return KernelEntry(
         name=kernel.name,
-        names=(kernel.name,),
-        calls=kernel.calls,
+        names=tuple(one.name for one in equal),
+        calls=sum(one.calls for one in equal),
         family=family_of(kernel.name),
         tunable=tunable,
         flops=flops,
         bytes=size,
-        weights=kernel.weights,
+        weights=weights,
         weight_bytes=weight_bytes,
     )
 

@@ -160,3 +160,17 @@ def test_shapes_fill_open_extents(tmp_path: Path) -> None:
     onnx.save(convolutional(["batch", 3, 16, 16]), str(path))
     network = prepare(path, {"x": (2, 3, 16, 16)})
     assert network.description.inputs[0].shape == (2, 3, 16, 16)
+
+
+def test_what_is_computed_before_one_of_equal_kernels_is_no_weight(
+    save: Callable[[Any], Path],
+) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(8, 8)).astype(np.float32)}
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["a"]),
+        onnx.helper.make_node("MatMul", ["x", "a"], ["y"]),
+    ]
+    (entry,) = prepare(save(make_network(nodes, weights, [8, 8]))).description.kernels
+    assert entry.calls == 2
+    assert entry.weights == ()
