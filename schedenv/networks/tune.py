@@ -209,7 +209,7 @@ def describe(
             _describe_kernel(name, search, peaks, built, times_s.get(name))
             for name in search.kernels
         ),
-        # A kernel that the budget never reached goes first: it is the one to be tuned next.
+        # A kernel of which nothing is known goes first: it is the one to be tuned next.
         key=lambda row: -(math.inf if row["total_us"] is None else row["total_us"]),
     )
     return {
@@ -257,7 +257,9 @@ def _describe_kernel(
     state = kernel.state
     known = bool(state.best_s)
     calls = 0 if name in built.joined else state.calls
-    total_s = calls * kernel.tuned_s if in_network_s is None else in_network_s
+    total_s = in_network_s
+    if total_s is None and (known or not calls):
+        total_s = calls * kernel.tuned_s if calls else 0.0
     return {
         "kernel": name,
         "calls": calls,
@@ -265,7 +267,7 @@ def _describe_kernel(
         "tuned_us": kernel.tuned_s * 1e6 if known else None,
         "estimated_us": state.now_s * 1e6 if known else None,
         "in_network_us": in_network_s / calls * 1e6 if in_network_s and calls else None,
-        "total_us": total_s * 1e6 if known else None,
+        "total_us": total_s * 1e6 if total_s is not None else None,
         "packed": name in built.packed,
         "roofline_us": roofline(kernel.task, peaks) * 1e6,
         "gflops_per_s": kernel.task.flops / kernel.tuned_s / 1e9 if known else None,
