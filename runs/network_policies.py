@@ -1,6 +1,6 @@
 """A policy trained on recorded tables, on networks that it never saw: beside others, live.
 
-    python runs/network_policies.py --networks squeezenet,bert-tiny-128 --kernels 8 --seconds 12
+    python runs/network_policies.py --networks squeezenet,bert-tiny-128 --kernels 5 --seconds 10
         --to runs/network_policies.md
 
 Trains the hierarchical agent on the shipped tables (`schedenv train`), then races it on each
@@ -44,8 +44,8 @@ def heaviest(name: str, folder: Path, count: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", default="squeezenet,bert-tiny-128")
-    parser.add_argument("--kernels", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--kernels", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--train-seconds", type=float, default=120.0)
     parser.add_argument("--out", type=Path, default=Path("out/network-policies"))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schedenv import tvm_adapter
-from schedenv.tvm_relax import call_sequence, is_kernel_call
+from schedenv.tvm_relax import call_sequence, is_kernel_call, with_blocks
 from schedenv.tvm_rewrites import static_shape
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 2
 
-SUFFIX = "_in_place"
+_SUFFIX = "_in_place"
 _BLOCK = "store_into_whole"
 
 
@@ -36,27 +36,23 @@ def join_in_place(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
         scheduled: Schedules of some kernels, as modules with `main`. Kernels that are not joined
             are left unscheduled; see `tvm_relax.with_kernels`.
     """
-    import tvm
     from tvm import relax
 
     kernels = {name.name_hint: function for name, function in mod.functions_items()}
     kernels |= {name: kernel["main"] for name, kernel in scheduled.items()}
     builder = relax.BlockBuilder(mod)
-    main = mod["main"]
-    blocks = [_rewrite(block, mod, kernels, builder) for block in main.body.blocks]
-    body = relax.SeqExpr(blocks, main.body.body)
-    builder.update_func(
-        mod.get_global_var("main"),
-        relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs),
-    )
-    passes = [relax.transform.Normalize(), relax.transform.DeadCodeElimination()]
-    return tvm.transform.Sequential(passes)(builder.get())
+    blocks = [_rewrite(block, mod, kernels, builder) for block in mod["main"].body.blocks]
+    return with_blocks(builder, mod, blocks)
 
 
 def left_out(before: IRModule, after: IRModule) -> frozenset[str]:
     """The kernels that a network calls before its concatenations are joined, and not after."""
-    called = {re.sub(rf"{SUFFIX}\d*$", "", name) for name in call_sequence(after)}
-    return frozenset(call_sequence(before)) - called
+    return frozenset(call_sequence(before)) - set(map(plain_name, call_sequence(after)))
+
+
+def plain_name(name: str) -> str:
+    """The name that a kernel has in the network before concatenations are joined."""
+    return re.sub(rf"{_SUFFIX}\d*$", "", name)
 
 
 def _rewrite(block: Any, mod: IRModule, kernels: Mapping[str, Any], builder: Any) -> Any:
@@ -110,14 +106,14 @@ def _joined(
     so_far = None
     for part in ordered:
         arguments = list(calls[part].args[1])
-        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}{SUFFIX}")
+        function = builder.add_func(moved[part], f"{calls[part].args[0].name_hint}{_SUFFIX}")
         if so_far is None:
             call = relax.call_tir(function, arguments, whole.ty)
         else:
             place = len(arguments)
             call = relax.call_tir_inplace(function, [*arguments, so_far], place, whole.ty)
         last = part is ordered[-1]
-        so_far = whole if last else relax.DataflowVar(f"{part.name}{SUFFIX}", whole.ty)
+        so_far = whole if last else relax.DataflowVar(f"{part.name}{_SUFFIX}", whole.ty)
         bindings[part] = [relax.VarBinding(so_far, call)]
     return bindings
 

@@ -12,6 +12,7 @@ Next to `schedenv.tvm_relax`, a module that touches Relax.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from schedenv import tvm_adapter
-from schedenv.tvm_relax import is_kernel_call
+from schedenv.tvm_relax import is_kernel_call, with_blocks
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 LEAST_BYTES = 1 << 16
 """Smaller weights stay in a core's own caches."""
 
-SUFFIX = "_packed"
+_SUFFIX = "_packed"
 
 
 class _Digit(NamedTuple):
@@ -199,29 +200,21 @@ def with_packed(mod: IRModule, packed: Mapping[str, Packed]) -> tuple[IRModule, 
     Returns:
         The network, and by what names it calls the packed kernels.
     """
-    import tvm
     from tvm import relax
 
     builder = relax.BlockBuilder(mod)
     functions = {
-        name: builder.add_func(one.kernel["main"].without_attr("global_symbol"), f"{name}{SUFFIX}")
+        name: builder.add_func(one.kernel["main"].without_attr("global_symbol"), f"{name}{_SUFFIX}")
         for name, one in packed.items()
     }
-    main = mod["main"]
-    blocks = [_rewrite(block, packed, functions) for block in main.body.blocks]
-    builder.update_func(
-        mod.get_global_var("main"),
-        relax.Function(
-            main.params,
-            relax.SeqExpr(blocks, main.body.body),
-            main.ret_ty,
-            main.is_pure,
-            main.attrs,
-        ),
-    )
-    passes = [relax.transform.Normalize(), relax.transform.DeadCodeElimination()]
+    blocks = [_rewrite(block, packed, functions) for block in mod["main"].body.blocks]
     names = {name: str(function.name_hint) for name, function in functions.items()}
-    return tvm.transform.Sequential(passes)(builder.get()), names
+    return with_blocks(builder, mod, blocks), names
+
+
+def plain_name(name: str) -> str:
+    """The name that a kernel has in the network before weights are packed."""
+    return re.sub(rf"{_SUFFIX}\d*$", "", name)
 
 
 def _rewrite(block: Any, packed: Mapping[str, Packed], functions: Mapping[str, Any]) -> Any:

@@ -213,6 +213,27 @@ def with_kernels(mod: IRModule, scheduled: Mapping[str, IRModule]) -> IRModule:
     return IRModule(functions, attrs=mod.attrs)
 
 
+def with_blocks(builder: Any, mod: IRModule, blocks: Sequence[Any]) -> IRModule:
+    """The network that a builder has begun, with other blocks of bindings in `main`.
+
+    Args:
+        builder: A `relax.BlockBuilder` of `mod`, to which functions may have been added.
+        mod: The network.
+        blocks: In the place of those of its `main`.
+    """
+    import tvm
+    from tvm import relax
+
+    main = mod["main"]
+    body = relax.SeqExpr(blocks, main.body.body)
+    builder.update_func(
+        mod.get_global_var("main"),
+        relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs),
+    )
+    passes = [relax.transform.Normalize(), relax.transform.DeadCodeElimination()]
+    return tvm.transform.Sequential(passes)(builder.get())
+
+
 def compile_network(
     mod: IRModule, target: Target, *, fused: bool = True, common_subexpressions: bool = False
 ) -> Any:

@@ -39,7 +39,7 @@ _STAGES = {
     "references": "computing every kernel's reference",
     "search": "searching",
     "finals": "timing each kernel's fastest candidates against each other",
-    "build": "compiling the network, tuned and untuned",
+    "build": "compiling the network, with packed weights and without, and untuned",
     "confirm": "verifying the outputs, timing the networks in turn",
 }
 _ROWS = 12
@@ -163,10 +163,12 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         console.print(
             f"[yellow]{_PEERS.get(name, name)} was left out:[/] {escape(reason)}", soft_wrap=True
         )
-    if report["unpacked"] is not None:
-        console.print(
-            f"[yellow]weights are not packed:[/] {escape(report['unpacked'])}", soft_wrap=True
-        )
+    for key, what in (
+        ("unpacked", "weights are not packed"),
+        ("untimed", "kernels are not timed in the network"),
+    ):
+        if report[key] is not None:
+            console.print(f"[yellow]{what}:[/] {escape(report[key])}", soft_wrap=True)
     console.print(
         f"{report['trials']} trials in {duration(report['seconds'])}; run it with: "
         f"python {shlex.quote(str(out / build.EXAMPLE))}",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from schedenv import hardware as hw
+from schedenv import tvm_joins, tvm_packing
 from schedenv.errors import MachineError
 from schedenv.measure.placement import Placement
 from schedenv.measure.result import robust_estimate
@@ -32,8 +32,6 @@ from schedenv.measure.verify import Array, deviation
 from schedenv.networks.compare import TOLERATED, random_inputs
 from schedenv.networks.server import as_arrays
 from schedenv.tasks.networks.network import Network, Port
-from schedenv.tvm_joins import SUFFIX as IN_PLACE
-from schedenv.tvm_packing import SUFFIX as PACKED
 
 PROCESSES = 4
 SECONDS = 1.5
@@ -46,8 +44,6 @@ _LONG_S = 30.0
 _BURST = 4
 _BURST_S = 0.5
 """A burst of runs is shorter where a run takes long."""
-
-_STORED_ELSEWHERE = re.compile(rf"({PACKED}\d*)?({IN_PLACE}\d*)?$")
 
 Times = dict[str, float]
 """Seconds by the name of what is called, all of its calls together."""
@@ -134,7 +130,7 @@ def by_kernel(times_s: Times, network: Network) -> Times:
     kernel_of = {alias: entry.name for entry in network.entries.values() for alias in entry.names}
     found: Times = defaultdict(float)
     for name, spent_s in times_s.items():
-        called = _STORED_ELSEWHERE.sub("", name, count=1)
+        called = tvm_packing.plain_name(tvm_joins.plain_name(name))
         if called in kernel_of:
             found[kernel_of[called]] += spent_s
     return dict(found)

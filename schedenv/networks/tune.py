@@ -144,19 +144,22 @@ def tune_network(
         reference=vendor,
         seed=request.seed,
     )
-    times_s = _kernel_times(built.library, network, hardware)
+    times_s, untimed = _kernel_times(built.library, network, hardware)
     report = describe(request, search, peaks, comparison, built, times_s)
+    report["untimed"] = untimed
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
 
 
-def _kernel_times(library: Path, network: Network, hardware: hw.Hardware) -> Times:
+def _kernel_times(
+    library: Path, network: Network, hardware: hw.Hardware
+) -> tuple[Times, str | None]:
+    """What kernels take in their network, or why only their times apart are known."""
     try:
         measured = time_kernels([library], network.description.inputs, hardware)
-    except MachineError:
-        # Too slow to be timed twice: the report then has only the times of kernels apart.
-        return {}
-    return by_kernel(measured.times_s[0], network)
+    except MachineError as error:
+        return {}, str(error)
+    return by_kernel(measured.times_s[0], network), None
 
 
 def vendor_of(path: Path) -> str:
