@@ -65,9 +65,10 @@ Each section is written by `python runs/tune_relax.py --network NAME --seconds S
 runs/tune_relax.md --plot runs/tune_relax_NAME.png`; its head says what is equal. Of a search, the
 sum of kernels is what it believes itself: the best times that it has seen (the unscheduled
 program's, as schedenv timed it, for a kernel without any), which are a lottery's winners. The
-networks' times are measured in one interleaved run, outputs verified. Schedules of tune_relax are
-compiled as schedenv's are, and as TVM does on its own, with its elimination of common
-subexpressions. One seed.
+networks' times are measured in nine turns, each with new processes, outputs verified; intervals are
+over turns. Schedules of tune_relax are compiled as schedenv's are, but for packed weights and the
+choice of variants in the network, which it has nothing of; and as TVM does on its own, with its
+elimination of common subexpressions. One seed.
 """
 
 Curve = list[tuple[float, int, float]]

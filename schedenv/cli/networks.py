@@ -164,7 +164,7 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
             f"[yellow]{_PEERS.get(name, name)} was left out:[/] {escape(reason)}", soft_wrap=True
         )
     for key, what in (
-        ("unpacked", "weights are not packed"),
+        ("untried", "not all fast kernels were tried in the network"),
         ("untimed", "kernels are not timed in the network"),
     ):
         if report[key] is not None:

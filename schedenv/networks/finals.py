@@ -12,7 +12,7 @@ from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import robust_estimate
 from schedenv.measure.shared import Bench
 from schedenv.networks.slices import Search, TunedKernel
-from schedenv.tuning.finalists import Timing, best_candidates, interleave
+from schedenv.tuning.finalists import best_candidates, interleave
 
 FINALISTS = 8
 ROUNDS = 40
@@ -24,7 +24,7 @@ _NEGLIGIBLE = 0.002
 
 
 def confirm_kernels(search: Search, bench: Bench) -> None:
-    """Replace the best result of each kernel by the one that wins among its fastest.
+    """Rank the fastest results of each kernel that matters by times taken in turn.
 
     Args:
         search: What was found; its kernels are changed.
@@ -51,7 +51,9 @@ def _confirm(kernel: TunedKernel, search: Search, bench: Bench) -> None:
             f"none of the fastest candidates of {kernel.task.name} can be timed again "
             f"({compared[0][0].reason}); the records are kept. Run: schedenv doctor"
         )
-    # The half that chose says nothing of how fast the chosen one is.
-    winner, samples = min(timed, key=lambda entry: robust_estimate(entry[1][: len(entry[1]) // 2]))
-    kernel.confirmed = Timing.of(samples[len(samples) // 2 :], search.seed)
-    kernel.best = msgspec.structs.replace(winner, estimate_s=kernel.confirmed.latency_s)
+    ranked = sorted(timed, key=lambda entry: robust_estimate(entry[1][: len(entry[1]) // 2]))
+    kernel.finalists = tuple(
+        # The half that chose says nothing of how fast the chosen one is.
+        msgspec.structs.replace(result, estimate_s=robust_estimate(samples[len(samples) // 2 :]))
+        for result, samples in ranked
+    )

@@ -25,7 +25,6 @@ from schedenv.tasks.networks.network import Network
 from schedenv.tuning.agent import Agent, make_agent
 from schedenv.tuning.budget import Budget
 from schedenv.tuning.contracts import ResultStore
-from schedenv.tuning.finalists import Timing
 from schedenv.tuning.loop import Loop
 from schedenv.tuning.tune import run_interruptibly
 
@@ -90,7 +89,8 @@ class TunedKernel:
         best: The fastest verified result; None before there is one.
         hints: What the agent is told first; None before the first slice.
         agent_knows: Whether it was told them.
-        confirmed: How fast the best is, timed against others after the search; None before.
+        finalists: The fastest ones, the best first, with times that were taken in turn after the
+            search; empty before, and for kernels that matter little.
     """
 
     task: Task
@@ -101,15 +101,12 @@ class TunedKernel:
     best: Result | None = None
     hints: tuple[Point, ...] | None = None
     agent_knows: bool = False
-    confirmed: Timing | None = None
+    finalists: tuple[Result, ...] = ()
 
     @property
-    def tuned_s(self) -> float:
-        """Seconds a call in the network, as well as they are known."""
-        if self.confirmed is None:
-            return self.state.now_s
-        # What does not beat its unscheduled program is left as it was.
-        return min(self.confirmed.latency_s, self.state.untuned_s)
+    def leaders(self) -> tuple[Result, ...]:
+        """The fastest results, as well as they are known, the best first."""
+        return self.finalists or (() if self.best is None else (self.best,))
 
 
 @dataclass

@@ -234,7 +234,7 @@ def describe(
             "error_of_tolerated": comparison.errors,
         },
         "left_out": comparison.left_out,
-        "unpacked": built.unpacked,
+        "untried": built.untried,
         "sum_of_kernels_us": None
         if any(row["total_us"] is None for row in rows)
         else sum(row["total_us"] for row in rows),
@@ -258,25 +258,29 @@ def _describe_kernel(
 ) -> dict[str, Any]:
     kernel = search.kernels[name]
     state = kernel.state
-    known = bool(state.best_s)
+    variant = built.variants.get(name)
+    tuned_s = None
+    if state.best_s:
+        tuned_s = state.untuned_s if variant is None else variant.result.estimate_s
     calls = 0 if name in built.joined else state.calls
     total_s = in_network_s
-    if total_s is None and (known or not calls):
-        total_s = calls * kernel.tuned_s if calls else 0.0
+    if total_s is None and (tuned_s is not None or not calls):
+        total_s = calls * (tuned_s or 0.0)
     return {
         "kernel": name,
         "calls": calls,
-        "untuned_us": state.untuned_s * 1e6 if known else None,
-        "tuned_us": kernel.tuned_s * 1e6 if known else None,
-        "estimated_us": state.now_s * 1e6 if known else None,
+        "untuned_us": state.untuned_s * 1e6 if state.best_s else None,
+        "tuned_us": tuned_s * 1e6 if tuned_s is not None else None,
+        "estimated_us": state.now_s * 1e6 if state.best_s else None,
         "in_network_us": in_network_s / calls * 1e6 if in_network_s and calls else None,
         "total_us": total_s * 1e6 if total_s is not None else None,
-        "packed": name in built.packed,
+        "packed": variant is not None and variant.packed is not None,
         "roofline_us": roofline(kernel.task, peaks) * 1e6,
-        "gflops_per_s": kernel.task.flops / kernel.tuned_s / 1e9 if known else None,
+        "gflops_per_s": kernel.task.flops / tuned_s / 1e9 if tuned_s is not None else None,
         "trials": kernel.trials,
         "slices": len(state.best_s),
-        "point": str(kernel.best.point) if kernel.best is not None else None,
+        "point": str(variant.result.point) if variant is not None else None,
+        "point_apart": str(built.apart[name].result.point) if variant is not None else None,
     }
 
 

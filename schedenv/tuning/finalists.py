@@ -128,13 +128,16 @@ def paired_ratio(
 
 
 def best_candidates(results: Sequence[Result], count: int = FINALISTS) -> list[Point]:
-    """The points of the fastest verified results."""
+    """The points of the fastest verified results, one of those that are compiled to equal code."""
     ranked = sorted(
-        (result.estimate_s, result.point)
+        (result.estimate_s, result.point, result.code or "")
         for result in results
         if result.estimate_s is not None and not result.early_stopped
     )
-    return [point for _, point in ranked[:count]]
+    distinct: dict[str | Point, Point] = {}
+    for _, point, code in ranked:
+        distinct.setdefault(code or point, point)
+    return list(distinct.values())[:count]
 
 
 def interleave(

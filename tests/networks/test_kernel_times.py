@@ -1,4 +1,4 @@
-"""What kernels take in a compiled network, and whose weights are packed."""
+"""What kernels take in a compiled network."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from schedenv import hardware as hw
 from schedenv.errors import MachineError
 from schedenv.networks import build, kernel_times
-from schedenv.networks.kernel_times import InNetwork, by_kernel, time_kernels
+from schedenv.networks.kernel_times import by_kernel, time_kernels
 from schedenv.tasks.networks.network import Network, Port
 from schedenv.tasks.networks.prepare import prepare
 
@@ -50,43 +50,3 @@ def test_a_network_that_takes_too_long(library: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(kernel_times, "TIMEOUT_S", 0.1)
     with pytest.raises(MachineError, match="were not timed within 0 s"):
         time_kernels([library], INPUTS, hw.detect())
-
-
-@pytest.mark.parametrize(
-    ("before_s", "after_s", "deviation", "packed", "unpacked"),
-    [
-        pytest.param((2.0, 2.0), (1.0, 3.0), 0.1, 1, None, id="one is faster"),
-        pytest.param((2.0, 2.0), (2.0, 3.0), 0.1, 0, None, id="none is"),
-        pytest.param(
-            (2.0, 2.0), (1.0, 1.0), 2.0, 0, "packed weights change the outputs", id="wrong"
-        ),
-    ],
-)
-def test_weights_are_packed_where_the_network_gains(
-    network: Network,
-    library: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    before_s: tuple[float, float],
-    after_s: tuple[float, float],
-    deviation: float,
-    packed: int,
-    unpacked: str | None,
-) -> None:
-    names = sorted(network.entries)[:2]
-    measured = InNetwork(
-        [dict(zip(names, times_s, strict=True)) for times_s in (before_s, after_s)],
-        [0.0, deviation],
-    )
-    monkeypatch.setattr(build, "time_kernels", lambda *_: measured)
-    chosen = build.choose_packed(network, names, hw.detect(), library, library)
-    assert chosen == (frozenset(names[:packed]), unpacked)
-
-
-def test_networks_that_cannot_be_compared_stay_as_they_are(
-    network: Network, library: Path, tmp_path: Path
-) -> None:
-    missing = tmp_path / "missing.so"
-    chosen, why = build.choose_packed(network, network.entries, hw.detect(), library, missing)
-    assert chosen == frozenset()
-    assert why is not None
-    assert "cannot be run" in why

@@ -29,6 +29,14 @@ def test_a_candidate_that_was_timed_roughly_is_no_finalist() -> None:
     assert best_candidates([rough, failed(at(1))]) == []
 
 
+def test_of_equal_code_there_is_one_finalist() -> None:
+    results = [
+        Result(point=at(n), status=Status.OK, estimate_s=1.0 + n, code=code)
+        for n, code in enumerate(["same", "same", "other", None, None])
+    ]
+    assert best_candidates(results) == [at(0), at(2), at(3), at(4)]
+
+
 def test_a_timing_is_the_robust_estimate_inside_its_interval() -> None:
     samples = list(np.random.default_rng(0).normal(1.0, 0.05, 30))
     timing = Timing.of(samples)
