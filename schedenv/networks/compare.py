@@ -138,7 +138,7 @@ def compare(
     *,
     reference: str,
     seed: int = 0,
-    turns: int = TURNS,
+    turns: int | None = None,
 ) -> Comparison:
     """Verify contenders against one of them, and time them in turn.
 
@@ -149,12 +149,13 @@ def compare(
         reference: The name of the contender whose outputs are right.
         seed: Of the inputs and of the order.
         turns: Processes of each, which are timed `ROUNDS` times; one of a contender whose calls
-            take half a second or more. With 0, nothing is timed.
+            take half a second or more. With 0, nothing is timed; None stands for `TURNS`.
 
     Raises:
         NetworkOutputError: The outputs of an indispensable contender are wrong.
         MachineError: One cannot be run.
     """
+    turns = TURNS if turns is None else turns
     with tempfile.TemporaryDirectory(prefix="schedenv-network-") as scratch:
         data_dir = Path(scratch)
         for number in range(INPUT_SETS):

@@ -33,7 +33,8 @@ SLICE_TRIALS = 8
 get some before the scheduler can choose."""
 
 _NEGLIGIBLE = 0.005
-"""A task that takes, untuned, less than this share of all those before it is left as it is.
+"""A task that takes, untuned, less than this share of all those that have had a slice is left as it
+is, until the others have become so fast that it takes more.
 
 Never its share of the roofline: a small convolution without a schedule can take a thousand times
 its own, and as long as all the tuned kernels together.
@@ -57,6 +58,7 @@ class Slice(msgspec.Struct, frozen=True):
         best_s: Best seconds a call after it; None if nothing valid is known.
         finished: Whether the agent had nothing more to ask.
         hints: Points of similar tasks that the first slice began with, as text.
+        negligible: Whether the task was left as it is, for now, because it takes so little.
     """
 
     task: str
@@ -66,6 +68,7 @@ class Slice(msgspec.Struct, frozen=True):
     best_s: float | None
     finished: bool = False
     hints: tuple[str, ...] = ()
+    negligible: bool = False
 
 
 class SliceBudget(Budget):
@@ -87,8 +90,9 @@ class TunedKernel:
         state: What the scheduler knows of it.
         trials: Candidates measured.
         best: The fastest verified result; None before there is one.
-        hints: What the agent is told first; None before the first slice.
+        hints: What the agent is told first; None before it is asked.
         agent_knows: Whether it was told them.
+        negligible: Whether it was left as it is because it takes so little.
         finalists: The fastest ones, the best first, with times that were taken in turn after the
             search; empty before, and for kernels that matter little.
     """
@@ -101,6 +105,7 @@ class TunedKernel:
     best: Result | None = None
     hints: tuple[Point, ...] | None = None
     agent_knows: bool = False
+    negligible: bool = False
     finalists: tuple[Result, ...] = ()
 
     @property
@@ -180,6 +185,10 @@ class Search:
         """
         names = list(self.kernels)
         while self.elapsed_s < seconds and self.interrupted_by is None:
+            for kernel in self.kernels.values():
+                if kernel.negligible:
+                    state = kernel.state
+                    state.finished = self._is_negligible(state.calls * state.untuned_s)
             states = [self.kernels[name].state for name in names]
             chosen = self.scheduler(states, [names.index(part.task) for part in self.history])
             if chosen is None:
@@ -190,6 +199,9 @@ class Search:
                 self._note(part)
                 on_slice(part)
 
+    def _is_negligible(self, spent_s: float) -> bool:
+        return spent_s < _NEGLIGIBLE * self.known_s
+
     def _slice(self, name: str, bench: Bench, seconds: float) -> Slice:
         kernel = self.kernels[name]
         start_s = time.monotonic()
@@ -198,9 +210,10 @@ class Search:
         with LocalMeasurer(kernel.task, self.hardware, bench=bench) as measurer:
             if not kernel.state.best_s:
                 untuned_s = _time_untuned(kernel.task, measurer)
-                if kernel.state.calls * untuned_s < _NEGLIGIBLE * self.known_s:
+                if self._is_negligible(kernel.state.calls * untuned_s):
                     elapsed_s = time.monotonic() - start_s
-                    return Slice(name, untuned_s, 0, elapsed_s, None, finished=True)
+                    return Slice(name, untuned_s, 0, elapsed_s, None, negligible=True)
+            begins = kernel.hints is None
             if kernel.hints is None:
                 kernel.hints = self._hints(name)
             loop = Loop(
@@ -222,7 +235,7 @@ class Search:
             time.monotonic() - start_s,
             None if kernel.best is None else kernel.best.estimate_s,
             finished=trials < SLICE_TRIALS and budget.elapsed_s < seconds,
-            hints=() if kernel.state.best_s else tuple(map(str, kernel.hints)),
+            hints=tuple(map(str, kernel.hints)) if begins else (),
         )
 
     def _hints(self, name: str) -> tuple[Point, ...]:
@@ -242,7 +255,8 @@ class Search:
 
     def _note(self, part: Slice) -> None:
         kernel = self.kernels[part.task]
-        if kernel.hints is None:
+        kernel.negligible = part.negligible
+        if kernel.hints is None and not part.negligible:
             kernel.hints = tuple(map(Point.parse, part.hints))
         state = kernel.state
         state.untuned_s = part.untuned_s

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from schedenv.errors import OutputDirError
-from schedenv.networks.slices import Slice, append_log, read_log
+from schedenv.networks.scheduler import TaskState, round_robin
+from schedenv.networks.slices import Search, Slice, TunedKernel, append_log, read_log
 
 FIRST = Slice("conv", 1e-3, 8, 2.5, 2e-4)
 SECOND = Slice("pool", 2e-3, 3, 1.0, None, finished=True)
@@ -37,3 +39,31 @@ def test_a_damaged_log_is_refused(tmp_path: Path) -> None:
     log.write_text('{"task": 3}\n')
     with pytest.raises(OutputDirError, match=r"slices\.jsonl is damaged .*; delete it"):
         read_log(log)
+
+
+class Scripted(Search):
+    """A search whose large kernel takes 1000 us, 500, 250, ..., and its small one 2."""
+
+    def _slice(self, name: str, bench: Any, seconds: float) -> Slice:
+        state = self.kernels[name].state
+        untuned_s = {"large": 1e-3, "small": 2e-6}[name]
+        if not state.best_s and self._is_negligible(untuned_s):
+            return Slice(name, untuned_s, 0, 1.0, None, negligible=True)
+        return Slice(name, untuned_s, 8, 1.0, state.now_s / 2 if state.best_s else untuned_s)
+
+
+def test_a_kernel_too_small_to_be_tuned_is_tuned_when_the_others_have_become_fast(
+    tmp_path: Path,
+) -> None:
+    anything: Any = None
+    kernels = {
+        name: TunedKernel(anything, anything, anything, TaskState(1, 1e6, name, roofline_s))
+        for name, roofline_s in (("large", 1e-4), ("small", 1e-6))
+    }
+    search = Scripted(
+        anything, anything, anything, round_robin, "random", 0, tmp_path / "log", kernels
+    )
+    search.run(anything, 10.0, lambda part: None)
+    tasks = [(part.task, part.trials) for part in read_log(tmp_path / "log")]
+    # 0.2 % of 1000 us, then 0.4 % of 500 us; 0.8 % of 250 us is worth a slice.
+    assert tasks[:5] == [("large", 8), ("small", 0), ("large", 8), ("large", 8), ("small", 8)]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from schedenv import hardware as hw
 from schedenv.calibration import peaks
 from schedenv.cli import app
 from schedenv.errors import NetworkOutputError
+from schedenv.networks import compare as comparison
 from schedenv.networks.compare import ROUNDS, Contender, compare
 from schedenv.networks.tune import NetworkOutcome, NetworkRequest, tune_network
 from schedenv.records import RecordStore
@@ -42,6 +43,14 @@ def with_other_weights(network: Path, folder: Path) -> Path:
     other = folder / "other.onnx"
     onnx.save(model, str(other))
     return other
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_turns() -> Iterator[None]:
+    """Comparisons that take a third of their time: starting processes is most of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "TURNS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -186,17 +195,23 @@ def test_wrong_outputs_are_caught(
         )
 
 
-def kill_when(command: list[str], happened: Callable[[], bool]) -> None:
-    """Start a command and kill it as soon as something has happened."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def wait_for(process: subprocess.Popen[Any], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened that a process does."""
     end_s = time.monotonic() + 120
     while time.monotonic() < end_s and process.poll() is None and not happened():
         time.sleep(0.05)
-    killed = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert killed
+    assert process.poll() is None
     assert happened()
+
+
+def kill_when(command: list[str], happened: Callable[[], bool]) -> None:
+    """Start a command and kill it as soon as something has happened."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(process, happened)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
 def tune_command(network: Path, out: Path, seconds: float) -> list[str]:
@@ -228,20 +243,35 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(
     assert len(programs) == len(set(programs))
 
 
-@pytest.mark.parametrize("sign", ["variants/1.so", "untuned.so"], ids=["compiled", "compared"])
-def test_a_run_killed_while_the_network_is(small_network: Path, tmp_path: Path, sign: str) -> None:
+def test_a_run_killed_while_its_network_is_compiled_or_timed_goes_on_there(
+    small_network: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    log = out / "slices.jsonl"
-    kill_when(
-        [SCHEDENV, *tune_command(small_network, out, 8)],
-        (out / sign).exists,
-    )
-    before = log.read_bytes()
-    result = CliRunner().invoke(app, [*tune_command(small_network, out, 8), "--resume", "--json"])
+    words = tune_command(small_network, out, 8)
+    kill_when([SCHEDENV, *words], (out / "variants" / "1.so").exists)
+    searched = (out / "slices.jsonl").read_bytes()
+    kill_when([SCHEDENV, *words, "--resume"], (out / "untuned.so").exists)
+    result = CliRunner().invoke(app, [*words, "--resume", "--json"])
     assert result.exit_code == 0, result.output
-    assert log.read_bytes() == before
+    assert (out / "slices.jsonl").read_bytes() == searched
     assert not (out / "variants").exists()
     assert json.loads(result.output)["latency_us"].keys() >= {"schedenv", "tvm-untuned"}
+
+
+def test_ctrl_c_while_the_network_is_timed_says_how_to_go_on(
+    small_network: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [SCHEDENV, *tune_command(small_network, out, 8)], text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(process, (out / "untuned.so").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[-2] == "interrupted; every result is kept. Continue with:"
+    assert said.splitlines()[-1].endswith(f"--out {out} --resume")
 
 
 def test_options_of_operators_are_refused(small_network: Path) -> None:
