@@ -17,7 +17,8 @@ from schedenv import hardware as hw
 from schedenv.measure.result import Result, Status
 from schedenv.networks.build import LIBRARY, link
 from schedenv.networks.compare import Contender, compare
-from schedenv.networks.tune import read_report, vendor_of
+from schedenv.networks.report import read_report
+from schedenv.networks.tune import vendor_of
 from schedenv.networks.variants import Variant
 from schedenv.space import Point, Space
 from schedenv.tasks.networks.prepare import prepare

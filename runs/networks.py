@@ -12,29 +12,26 @@ what it spends on each convolution and matrix product.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from network_files import NAMES, network_files
 from sections import write_section
-from vendor_profile import Call, by_kernel, by_operator, profile
 
 from schedenv import hardware as hw
 from schedenv.calibration import peaks
 from schedenv.networks.compare import Contender
+from schedenv.networks.report import REPORT, TUNED, read_report
 from schedenv.networks.slices import Search, Slice
 from schedenv.networks.tune import (
     DEFAULT_AGENT,
-    REPORT,
-    TUNED,
     NetworkRequest,
     NetworkWatcher,
-    read_report,
     tune_network,
     vendor_of,
 )
+from schedenv.networks.vendor import Profile, by_kernel, by_operator, profile
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import prepare
 
@@ -77,7 +74,7 @@ networks of a few milliseconds its operators add up to more than the network tak
 
 
 def section(
-    name: str, report: dict[str, Any], network: Network, calls: Sequence[Call], file: Path
+    name: str, report: dict[str, Any], network: Network, theirs: Profile, file: Path
 ) -> str:
     """The Markdown of one network.
 
@@ -85,10 +82,10 @@ def section(
         name: Of the network.
         report: `report.json` of its run.
         network: As it was tuned.
-        calls: ONNX Runtime's profile of it.
+        theirs: ONNX Runtime's profile of it.
         file: What ONNX Runtime ran.
     """
-    vendor_us = by_kernel(file, network, calls)
+    vendor_us = by_kernel(file, network, theirs)
     machine = f"{hw.detect().cpu_model}, {datetime.now(UTC).date()}"
     lines = [
         f"## {name}, {report['seconds']:.0f} s, {report['trials']:,} trials",
@@ -115,13 +112,13 @@ def section(
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in report["kernels"]:
-        theirs, ours = vendor_us.get(row["kernel"]), row["in_network_us"]
-        lost = None if theirs is None or ours is None else (ours - theirs) * row["calls"]
-        values = (row["untuned_us"], row["tuned_us"], ours, theirs, row["roofline_us"], lost)
+        vendors, ours = vendor_us.get(row["kernel"]), row["in_network_us"]
+        lost = None if vendors is None or ours is None else (ours - vendors) * row["calls"]
+        values = (row["untuned_us"], row["tuned_us"], ours, vendors, row["roofline_us"], lost)
         cells = " | ".join("" if value is None else f"{value:.1f}" for value in values)
         packed = ", packed" if row["packed"] else ""
         lines.append(f"| {row['kernel']}{packed} | {row['calls']} | {cells} |")
-    operators = [f"{kind} {us:.0f}" for kind, us in by_operator(calls).items() if us >= LEAST_US]
+    operators = [f"{kind} {us:.0f}" for kind, us in by_operator(theirs).items() if us >= LEAST_US]
     lines += ["", f"ONNX Runtime's profile by operator, us a run: {', '.join(operators)}."]
     return "\n".join(lines)
 
@@ -149,8 +146,8 @@ def main() -> None:
         )  # fmt: skip
         tune_network(request, peaks(hw.detect()), Printer())
     network = prepare(files.tuned)
-    calls = profile(files.onnx, network.description.inputs, arguments.seed, out)
-    text = section(arguments.network, read_report(out), network, calls, files.onnx)
+    theirs = profile(files.onnx.resolve(), network.description.inputs, hw.detect(), arguments.seed)
+    text = section(arguments.network, read_report(out), network, theirs, files.onnx)
     print(f"\n{text}")
     if arguments.table is not None:
         write_section(arguments.table, PREFACE, arguments.network, text)

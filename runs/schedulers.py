@@ -27,13 +27,12 @@ from schedenv import hardware as hw
 from schedenv.calibration import peaks
 from schedenv.networks.build import LIBRARY
 from schedenv.networks.compare import Contender, compare
+from schedenv.networks.report import REPORT, read_report
 from schedenv.networks.scheduler import SCHEDULERS
 from schedenv.networks.timing import TurnTimes
 from schedenv.networks.tune import (
     DEFAULT_AGENT,
-    REPORT,
     NetworkRequest,
-    read_report,
     tune_network,
     vendor_of,
 )

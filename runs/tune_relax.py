@@ -38,11 +38,10 @@ from schedenv.calibration import peaks
 from schedenv.measure.process import kill_tree
 from schedenv.networks.build import LIBRARY
 from schedenv.networks.compare import Contender, compare
+from schedenv.networks.report import REPORT, TUNED
 from schedenv.networks.slices import SLICE_TRIALS, read_log
 from schedenv.networks.tune import (
-    REPORT,
     SLICES,
-    TUNED,
     UNTUNED_LIBRARY,
     NetworkRequest,
     tune_network,

@@ -19,15 +19,9 @@ from schedenv.calibration import Peaks
 from schedenv.cli.display import duration
 from schedenv.errors import InputError
 from schedenv.networks import build
+from schedenv.networks.report import TUNED, UNTUNED
 from schedenv.networks.slices import Search, Slice
-from schedenv.networks.tune import (
-    TUNED,
-    UNTUNED,
-    NetworkOutcome,
-    NetworkRequest,
-    NetworkWatcher,
-    tune_network,
-)
+from schedenv.networks.tune import NetworkOutcome, NetworkRequest, NetworkWatcher, tune_network
 from schedenv.tasks.resolve import NETWORK_FILES
 
 DEFAULT_SECONDS = 600.0
@@ -39,7 +33,7 @@ _STAGES = {
     "references": "computing every kernel's reference",
     "search": "searching",
     "finals": "timing each kernel's fastest candidates against each other",
-    "build": "compiling the network, with packed weights and without, and untuned",
+    "build": "compiling the network with variants of its kernels, timing them there, and untuned",
     "confirm": "verifying the outputs, timing the networks in turn",
 }
 _ROWS = 12
@@ -77,7 +71,11 @@ class _Lines(NetworkWatcher):
         self._console.print(f"[dim]{_STAGES[name]}[/]")
 
     def slice(self, part: Slice, search: Search) -> None:
+        trials = search.kernels[part.task].trials
         best = "nothing valid yet" if part.best_s is None else f"{part.best_s * 1e6:.1f} us"
+        found = f"{best} after {trials} trials"
+        if part.negligible:
+            found = f"{part.untuned_s * 1e6:.1f} us untuned, too little to be tuned"
         waiting = sum(not kernel.state.best_s for kernel in search.kernels.values())
         total = (
             f"{waiting} kernels to come"
@@ -85,9 +83,7 @@ class _Lines(NetworkWatcher):
             else f"kernels of the network {search.network_s * 1e3:.2f} ms"
         )
         self._console.print(
-            f"{search.elapsed_s:6.0f} s  {part.task}: {best} after "
-            f"{search.kernels[part.task].trials} trials; {total}",
-            soft_wrap=True,
+            f"{search.elapsed_s:6.0f} s  {part.task}: {found}; {total}", soft_wrap=True
         )
 
 
@@ -132,23 +128,28 @@ def _unfinished(request: NetworkRequest, outcome: NetworkOutcome) -> dict[str, A
 
 def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     """Where the time goes, and how fast the network is."""
+    rows = report["kernels"]
+    vendor = report["verified"]["against"]
+    columns = {
+        "untuned_us": "untuned",
+        "tuned_us": "tuned",
+        "in_network_us": "in network",
+        "vendor_us": _PEERS[vendor],
+        "roofline_us": "roofline",
+    }
+    if all(row["vendor_us"] is None for row in rows):
+        del columns["vendor_us"]
     table = Table(title="Where the time goes: us a call", box=SIMPLE)
     table.add_column("kernel", overflow="fold")
-    for column in ("calls", "untuned", "tuned", "in network", "roofline", "trials"):
+    for column in ("calls", *columns.values()):
         table.add_column(column, justify="right")
-    for row in report["kernels"][:_ROWS]:
-        table.add_row(
-            row["kernel"],
-            str(row["calls"]),
-            *(
-                "?" if row[key] is None else f"{row[key]:.1f}"
-                for key in ("untuned_us", "tuned_us", "in_network_us", "roofline_us")
-            ),
-            str(row["trials"]),
-        )
+    for row in rows[:_ROWS]:
+        times = ("?" if row[key] is None else f"{row[key]:.1f}" for key in columns)
+        table.add_row(row["kernel"], str(row["calls"]), *times)
     console.print(table)
+    if report["tune_next"]:
+        console.print(f"Most to gain: {', '.join(report['tune_next'])}", soft_wrap=True)
     latency, speedup = report["latency_us"], report["speedup"]
-    vendor = report["verified"]["against"]
     console.print(
         f"[bold green]{latency[TUNED]['estimate'] / 1e3:.3f} ms[/] "
         f"(95 % {latency[TUNED]['low'] / 1e3:.3f} to {latency[TUNED]['high'] / 1e3:.3f}), outputs "
@@ -166,6 +167,7 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     for key, what in (
         ("untried", "not all fast kernels were tried in the network"),
         ("untimed", "kernels are not timed in the network"),
+        ("unprofiled", f"kernels of {_PEERS[vendor]} are not timed"),
     ):
         if report[key] is not None:
             console.print(f"[yellow]{what}:[/] {escape(report[key])}", soft_wrap=True)

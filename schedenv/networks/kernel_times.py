@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,19 +18,20 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from schedenv import hardware as hw
 from schedenv import tvm_joins, tvm_packing
-from schedenv.errors import MachineError
 from schedenv.measure.placement import Placement
 from schedenv.measure.result import robust_estimate
 from schedenv.measure.verify import Array, deviation
+from schedenv.networks.child import ask
 from schedenv.networks.compare import TOLERATED, random_inputs
 from schedenv.networks.server import as_arrays
 from schedenv.tasks.networks.network import Network, Port
+
+_MODULE = "schedenv.networks.kernel_times"
 
 PROCESSES = 4
 SECONDS = 0.75
@@ -84,43 +84,20 @@ def time_kernels(
                 break
             first = turn % len(numbers)
             order = numbers[first:] + numbers[:first]
+            paths = [str(libraries[number]) for number in order]
             request = {
-                "libraries": [str(libraries[number]) for number in order],
+                "libraries": paths,
                 "first": order.index(0),
                 "inputs": str(file),
             }
-            answer = _ask(request, hardware)
+            what = f"the kernels of {', '.join(paths)}"
+            answer = ask(_MODULE, request, hardware, TIMEOUT_S, what)
             for number, times_s, far in zip(
                 order, answer["times_s"], answer["deviations"], strict=True
             ):
                 taken[number].append(times_s)
                 deviations[number] = max(deviations[number], far)
     return InNetwork([_medians(of_one) for of_one in taken], deviations)
-
-
-def _ask(request: dict[str, Any], hardware: hw.Hardware) -> dict[str, Any]:
-    names = ", ".join(request["libraries"])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "schedenv.networks.kernel_times", json.dumps(request)],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env={**os.environ, **hw.worker_environment(hardware)},
-        )
-    except subprocess.TimeoutExpired:
-        raise MachineError(
-            f"the kernels of {names} were not timed within {TIMEOUT_S:.0f} s"
-        ) from None
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise MachineError(
-            f"{names} cannot be run (exit code {done.returncode}): "
-            f"{said[-1] if said else 'no message'}"
-        )
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
 
 
 def _medians(taken: Sequence[Times]) -> Times:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +11,13 @@ from schedenv import hardware as hw
 from schedenv.calibration import Peaks
 from schedenv.errors import MachineError
 from schedenv.measure.shared import Bench
-from schedenv.networks import build
-from schedenv.networks.compare import Comparison, Contender, compare
+from schedenv.networks import build, vendor
+from schedenv.networks.compare import Contender, compare
 from schedenv.networks.finals import confirm_kernels
-from schedenv.networks.kernel_times import Times, by_kernel, time_kernels
+from schedenv.networks.kernel_times import by_kernel, time_kernels
+from schedenv.networks.report import REPORT, TUNED, UNTUNED, KernelTimes, describe
 from schedenv.networks.scheduler import find_scheduler
-from schedenv.networks.slices import Search, Slice, roofline
-from schedenv.networks.timing import Range
+from schedenv.networks.slices import Search, Slice
 from schedenv.records import RecordStore
 from schedenv.tasks.networks.network import Network
 from schedenv.tasks.networks.prepare import Shapes, prepare
@@ -26,11 +25,9 @@ from schedenv.tuning import run_dir
 
 DEFAULT_AGENT = "register-tiles"
 
-REPORT = "report.json"
 SLICES = "slices.jsonl"
 UNTUNED_LIBRARY = "untuned.so"
 
-TUNED, UNTUNED = "schedenv", "tvm-untuned"
 _VENDORS = {".onnx": "onnxruntime", ".pt2": "torch"}
 _PACKAGES = {"onnxruntime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 
@@ -131,35 +128,48 @@ def tune_network(
     built = build.build_tuned(network, search.kernels, hardware, out)
     untuned = build.build_untuned(network, hardware, out / UNTUNED_LIBRARY)
     watcher.stage("confirm")
-    vendor = vendor_of(request.path)
+    judge = vendor_of(request.path)
     comparison = compare(
         [
-            Contender(vendor, vendor, request.path.resolve()),
+            Contender(judge, judge, request.path.resolve()),
             Contender(TUNED, "tvm", built.library),
             Contender(UNTUNED, "tvm", untuned),
             *(replace(peer, dispensable=True) for peer in request.peers),
         ],
         network.description.inputs,
         hardware,
-        reference=vendor,
+        reference=judge,
         seed=request.seed,
     )
-    times_s, untimed = _kernel_times(built.library, network, hardware)
-    report = describe(request, search, peaks, comparison, built, times_s)
-    report["untimed"] = untimed
+    times = _kernel_times(request, built.library, network, hardware)
+    report = {
+        "network": str(request.path),
+        "agent": request.agent,
+        "scheduler": request.scheduler,
+        **describe(search, peaks, comparison, judge, built, times),
+    }
     run_dir.write_json(out / REPORT, report)
     return NetworkOutcome(report, search, None)
 
 
 def _kernel_times(
-    library: Path, network: Network, hardware: hw.Hardware
-) -> tuple[Times, str | None]:
-    """What kernels take in their network, or why only their times apart are known."""
+    request: NetworkRequest, library: Path, network: Network, hardware: hw.Hardware
+) -> KernelTimes:
+    """What kernels take in their network, and the vendor's; or why that is not known."""
+    inputs = network.description.inputs
+    times = KernelTimes()
     try:
-        measured = time_kernels([library], network.description.inputs, hardware)
+        measured = time_kernels([library], inputs, hardware)
+        times.in_network_s = by_kernel(measured.times_s[0], network)
     except MachineError as error:
-        return {}, str(error)
-    return by_kernel(measured.times_s[0], network), None
+        times.untimed = str(error)
+    if request.path.suffix == ".onnx":
+        try:
+            profile = vendor.profile(request.path.resolve(), inputs, hardware, request.seed)
+            times.vendor_us = vendor.by_kernel(request.path, network, profile)
+        except MachineError as error:
+            times.unprofiled = str(error)
+    return times
 
 
 def vendor_of(path: Path) -> str:
@@ -186,108 +196,3 @@ def _describe_run(
         },
         "git_revision": run_dir.git_revision(),
     }
-
-
-def describe(
-    request: NetworkRequest,
-    search: Search,
-    peaks: Peaks,
-    comparison: Comparison,
-    built: build.Built,
-    times_s: Times,
-) -> dict[str, Any]:
-    """The content of `report.json`; where the time goes, the largest part first.
-
-    Args:
-        request: What was asked for.
-        search: What was found.
-        peaks: The machine's.
-        comparison: How fast the networks are.
-        built: The tuned one.
-        times_s: What its kernels take in it, all calls together.
-    """
-    timings = comparison.timings
-    rows = sorted(
-        (
-            _describe_kernel(name, search, peaks, built, times_s.get(name))
-            for name in search.kernels
-        ),
-        # A kernel of which nothing is known goes first: it is the one to be tuned next.
-        key=lambda row: -(math.inf if row["total_us"] is None else row["total_us"]),
-    )
-    return {
-        "network": str(request.path),
-        "agent": request.agent,
-        "scheduler": request.scheduler,
-        "seconds": search.elapsed_s,
-        "trials": sum(kernel.trials for kernel in search.kernels.values()),
-        "latency_us": {
-            name: _describe_range(times.interval(), 1e6) for name, times in timings.items()
-        },
-        "speedup": {
-            name: _describe_range(times.ratio(timings[TUNED]))
-            for name, times in timings.items()
-            if name != TUNED
-        },
-        "verified": {
-            "against": vendor_of(request.path),
-            "error_of_tolerated": comparison.errors,
-        },
-        "left_out": comparison.left_out,
-        "untried": built.untried,
-        "sum_of_kernels_us": None
-        if any(row["total_us"] is None for row in rows)
-        else sum(row["total_us"] for row in rows),
-        "roofline_us": sum(float(row["calls"]) * float(row["roofline_us"]) for row in rows),
-        "kernels": rows,
-        "untouched": [
-            entry.name
-            for entry in search.network.description.kernels
-            if entry.name not in search.kernels
-        ],
-    }
-
-
-def _describe_range(ends: Range, unit: float = 1.0) -> dict[str, float]:
-    low, estimate, high = (end * unit for end in ends)
-    return {"estimate": estimate, "low": low, "high": high}
-
-
-def _describe_kernel(
-    name: str, search: Search, peaks: Peaks, built: build.Built, in_network_s: float | None
-) -> dict[str, Any]:
-    kernel = search.kernels[name]
-    state = kernel.state
-    variant = built.variants.get(name)
-    tuned_s = None
-    if state.best_s:
-        tuned_s = state.untuned_s if variant is None else variant.result.estimate_s
-    calls = 0 if name in built.joined else state.calls
-    total_s = in_network_s
-    if total_s is None and (tuned_s is not None or not calls):
-        total_s = calls * (tuned_s or 0.0)
-    return {
-        "kernel": name,
-        "calls": calls,
-        "untuned_us": state.untuned_s * 1e6 if state.best_s else None,
-        "tuned_us": tuned_s * 1e6 if tuned_s is not None else None,
-        "estimated_us": state.now_s * 1e6 if state.best_s else None,
-        "in_network_us": in_network_s / calls * 1e6 if in_network_s and calls else None,
-        "total_us": total_s * 1e6 if total_s is not None else None,
-        "packed": variant is not None and variant.packed is not None,
-        "roofline_us": roofline(kernel.task, peaks) * 1e6,
-        "gflops_per_s": kernel.task.flops / tuned_s / 1e9 if tuned_s is not None else None,
-        "trials": kernel.trials,
-        "slices": len(state.best_s),
-        "point": str(variant.result.point) if variant is not None else None,
-        "point_apart": str(built.apart[name].result.point) if variant is not None else None,
-    }
-
-
-def read_report(out: Path) -> dict[str, Any]:
-    """The report of a finished run.
-
-    Raises:
-        OutputDirError: There is none.
-    """
-    return run_dir.read_json(out / REPORT)

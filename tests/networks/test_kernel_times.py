@@ -42,7 +42,7 @@ def test_names_of_compiled_kernels(network: Network) -> None:
 
 
 def test_a_library_that_cannot_be_run(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match=r"missing\.so cannot be run \(exit code 1\)"):
+    with pytest.raises(MachineError, match=r"missing\.so cannot be timed \(exit code 1\)"):
         time_kernels([tmp_path / "missing.so"], INPUTS, hw.detect())
 
 

@@ -1,28 +1,46 @@
 """What ONNX Runtime spends on each operator of a network, by its own profile.
 
-Convolutions and matrix products are told apart by their shapes. What it fuses is not what TVM
-fuses: a matrix product's time may leave out the bias or the activation that ours includes.
+It runs in a process of its own, `python -m schedenv.networks.vendor REQUEST`. Convolutions and
+matrix products are told apart by their shapes. What it fuses is not what TVM fuses: a matrix
+product's time may leave out the bias or the activation that ours includes; and profiling costs it
+time, so that in networks of a few milliseconds its operators add up to more than the network takes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import onnx
-import onnxruntime
 
 from schedenv import hardware as hw
+from schedenv.networks.child import ask
 from schedenv.networks.compare import random_inputs
 from schedenv.tasks.networks.network import Network, Port
 
+if TYPE_CHECKING:
+    import onnx
+
 RUNS = 60
-FUSED = {"BatchNormalization", "Clip", "Relu", "Add", "Sum"}
+"""Of the network; the first half is not counted."""
+
+LONG_S = 15.0
+"""Runs that took so long, together, are enough, if there are four."""
+
+TIMEOUT_S = 300.0
+
+_MODULE = "schedenv.networks.vendor"
+_FEWEST_RUNS = 4
+_FUSED = {"BatchNormalization", "Clip", "Relu", "Add", "Sum"}
 
 Shape = tuple[int, ...]
 
@@ -45,24 +63,51 @@ class Call(NamedTuple):
     output: Shape
 
 
-def profile(file: Path, ports: Sequence[Port], seed: int, folder: Path) -> list[Call]:
-    """Every operator's calls in the second half of `RUNS` runs."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = hw.detect().cores
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    arrays = random_inputs(ports, seed)
-    for _ in range(RUNS):
-        session.run(None, dict(zip([port.name for port in ports], arrays, strict=True)))
-    written = Path(session.end_profiling())
-    events = [
-        event
-        for event in json.loads(written.read_text())
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-    ]
-    written.unlink()
-    return [_call(event) for event in events[len(events) // 2 :]]
+@dataclass(frozen=True)
+class Profile:
+    """What was measured.
+
+    Attributes:
+        calls: Of all operators, in all runs that count.
+        runs: How many count.
+    """
+
+    calls: list[Call]
+    runs: int
+
+
+def profile(file: Path, ports: Sequence[Port], hardware: hw.Hardware, seed: int = 0) -> Profile:
+    """Run an ONNX file and time every operator.
+
+    Args:
+        file: The network.
+        ports: Its inputs.
+        hardware: Whose cores it runs on.
+        seed: Of the inputs.
+
+    Raises:
+        MachineError: It cannot be run, or takes longer than `TIMEOUT_S`.
+    """
+    with tempfile.TemporaryDirectory(prefix="schedenv-profile-") as scratch:
+        inputs = Path(scratch) / "inputs.npz"
+        np.savez(inputs, *random_inputs(ports, seed))
+        request = {
+            "file": str(file),
+            "inputs": str(inputs),
+            "names": [port.name for port in ports],
+            "threads": hardware.cores,
+            "prefix": str(Path(scratch) / "profile"),
+        }
+        answer = ask(_MODULE, request, hardware, TIMEOUT_S, f"the operators of {file}")
+        events = [
+            event
+            for event in json.loads(Path(answer["written"]).read_text())
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        ]
+    runs = answer["runs"]
+    # Each run has the same events.
+    uncounted = len(events) // runs * (runs // 2)
+    return Profile([_call(event) for event in events[uncounted:]], runs - runs // 2)
 
 
 def _call(event: dict[str, Any]) -> Call:
@@ -76,16 +121,17 @@ def _call(event: dict[str, Any]) -> Call:
     return Call(arguments["op_name"], name, float(event["dur"]), tuple(inputs), output)
 
 
-def by_operator(calls: Sequence[Call]) -> dict[str, float]:
+def by_operator(profile: Profile) -> dict[str, float]:
     """Microseconds of one run of the network by kind of operator, the largest first."""
     spent: dict[str, float] = defaultdict(float)
-    for call in calls:
-        spent[call.operator] += call.us / (RUNS / 2)
+    for call in profile.calls:
+        spent[call.operator] += call.us / profile.runs
     return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
-def by_kernel(file: Path, network: Network, calls: Sequence[Call]) -> dict[str, float]:
+def by_kernel(file: Path, network: Network, profile: Profile) -> dict[str, float]:
     """Microseconds of one call of what our kernels compute, where it can be told."""
+    calls = profile.calls
     return _matrix_products(network, calls) | _convolutions(file, network, calls)
 
 
@@ -104,7 +150,9 @@ class _Convolution(NamedTuple):
 
 
 def _convolutions(file: Path, network: Network, calls: Sequence[Call]) -> dict[str, float]:
-    graph = onnx.load(str(file)).graph
+    import onnx
+
+    graph = onnx.load(str(file), load_external_data=False).graph
     weights = _weights_by_name(graph)
     by_node: dict[tuple[_Convolution, str], list[float]] = defaultdict(list)
     for call in calls:
@@ -117,9 +165,9 @@ def _convolutions(file: Path, network: Network, calls: Sequence[Call]) -> dict[s
     found = {}
     for name, entry in network.entries.items():
         if "conv2d" in entry.family:
-            convolution = _ours([argument.shape for argument in network.task(name).arguments])
-            if convolution in spent:
-                found[name] = float(np.mean(spent[convolution]))
+            ours = _ours([argument.shape for argument in network.task(name).arguments])
+            if ours is not None and ours in spent:
+                found[name] = float(np.mean(spent[ours]))
     return found
 
 
@@ -130,13 +178,13 @@ def _weights_by_name(graph: onnx.GraphProto) -> dict[str, Shape]:
     for node in graph.node:
         for name in node.input:
             users[name].append(node)
-    found = {}
+    found: dict[str, Shape] = {}
     for node in graph.node:
         if node.op_type != "Conv" or node.input[1] not in dims:
             continue
         # It names a fused node by the last tensor of what it fused.
         names, end = [node.name, node.output[0]], node
-        while len(after := users[end.output[0]]) == 1 and after[0].op_type in FUSED:
+        while len(after := users[end.output[0]]) == 1 and after[0].op_type in _FUSED:
             end = after[0]
             names += [end.name, end.output[0]]
         for name in names:
@@ -176,3 +224,30 @@ def _matrix_products(network: Network, calls: Sequence[Call]) -> dict[str, float
 def _key(output: Shape, left: Shape) -> tuple[Shape, int]:
     """A product's output without unit extents, and how many elements its left operand has."""
     return tuple(extent for extent in output if extent > 1), math.prod(left)
+
+
+def main() -> None:
+    """Run, and print where the profile is."""
+    import onnxruntime
+
+    request = json.loads(sys.argv[1])
+    arrays = np.load(request["inputs"])
+    inputs = dict(zip(request["names"], (arrays[key] for key in arrays.files), strict=True))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request["threads"]
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    options.profile_file_prefix = request["prefix"]
+    session = onnxruntime.InferenceSession(
+        request["file"], options, providers=["CPUExecutionProvider"]
+    )
+    runs, end_s = 0, time.monotonic() + LONG_S
+    while runs < _FEWEST_RUNS or (runs < RUNS and time.monotonic() < end_s):
+        session.run(None, inputs)
+        runs += 1
+    print(json.dumps({"written": session.end_profiling(), "runs": runs}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)
