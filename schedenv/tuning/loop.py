@@ -39,8 +39,8 @@ class Progress:
         curve: (seconds, trials, best seconds a call) at every improvement.
         slowdowns: How much slower than undisturbed the reference kernel was, with each candidate.
         fault: What the agent did wrong without breaking the loop, in words: it asked for nothing
-            at all, or for less than one batch of different programs and then for those alone.
-            None if it did neither.
+            at all, or for less than one batch of different points and then for those alone. None
+            if it did neither.
     """
 
     best: Result | None = None
@@ -150,8 +150,9 @@ class Loop:
                 break
             news = self._serve(points)
             fruitless = 0 if news else fruitless + 1
-        # After a batch of different programs it may have converged, and has then finished.
-        few = self._budget.used_trials < min(BATCH, self._space.size())
+        # After a batch of different points it may have converged, and has then finished: there are
+        # spaces in which those are a handful of programs.
+        few = len(self._answers) < min(BATCH, self._space.size())
         if fruitless >= _FRUITLESS_ASKS and few:
             self.progress.fault = (
                 f"{_FRUITLESS_ASKS} times in a row it asked only for what was measured already, "

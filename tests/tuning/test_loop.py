@@ -221,6 +221,19 @@ def test_an_agent_that_only_repeats_itself_ends_the_run(bench: Bench, points: li
     assert len(agent.told) == 51
 
 
+def test_repeating_a_few_points_is_a_fault_but_not_a_lack_of_other_programs(
+    bench: Bench, tiny_space: Space, points: list[Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schedenv.tuning.loop.BATCH", 2)
+    one, other = twins(tiny_space)
+    assert bench.run(Scripted([[points[0]]] * 60), 100).fault == (
+        "50 times in a row it asked only for what was measured already, after 1 trials"
+    )
+    bench.path.unlink()
+    # Two points, one program: in the spaces of some kernels all points are a handful of programs.
+    assert bench.run(Scripted([[one], [other]] * 30), 100).fault is None
+
+
 def test_an_agent_that_raises_is_an_agent_error(bench: Bench) -> None:
     class Broken(Scripted):
         def ask(self, count: int) -> list[Point]:
