@@ -40,7 +40,7 @@ def main() -> None:
         import_s = time.monotonic() - start_s
         out = arguments.out / name
         out.mkdir(exist_ok=True)
-        library = build_tuned(network, {}, hardware, out).library
+        library = build_tuned(network, {}, hardware, out).linked.library
         judge = vendor_of(path)
         comparison = compare(
             [Contender(judge, judge, path.resolve()), Contender("schedenv", "tvm", library)],

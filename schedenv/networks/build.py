@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from schedenv import hardware as hw
 from schedenv import tvm_database, tvm_joins, tvm_packing, tvm_relax
@@ -31,20 +31,30 @@ print(network({inputs}))
 """
 
 
-@dataclass(frozen=True)
-class Built:
+class Linked(NamedTuple):
     """A compiled network.
 
     Attributes:
         library: Its file.
         joined: Kernels that it does without: concatenations whose parts are stored in place.
+    """
+
+    library: Path
+    joined: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A tuned network, compiled.
+
+    Attributes:
+        linked: The network.
         variants: What stands in it for each kernel that has a schedule.
         apart: What is fastest apart for each of them, with weights as they lie in the file.
         untried: Why not all that is fast apart was tried in the network; None if it was.
     """
 
-    library: Path
-    joined: frozenset[str]
+    linked: Linked
     variants: Mapping[str, Variant]
     apart: Mapping[str, Variant]
     untried: str | None = None
@@ -70,7 +80,8 @@ def build_tuned(
     apart = nth_of_each(found, 0)
     if found:
         _write_database([(kernels[name].task, apart[name]) for name in apart], target, out)
-    built = link(network, apart, target, out / LIBRARY)
+    chosen, untried = apart, None
+    linked = link(network, chosen, target, out / LIBRARY)
     most = max((len(some) for some in found.values()), default=1)
     if most > 1:
         with _scratch(out / VARIANTS) as scratch:
@@ -78,19 +89,18 @@ def build_tuned(
                 link(network, nth_of_each(found, number), target, scratch / f"{number}.so")
                 for number in range(1, most)
             ]
-            libraries = [one.library for one in (built, *others)]
+            libraries = [one.library for one in (linked, *others)]
             chosen, untried = fastest_in_network(network, found, libraries, hardware)
         if chosen != apart:
-            built = link(network, chosen, target, out / LIBRARY)
-        built = replace(built, apart=apart, untried=untried)
+            linked = link(network, chosen, target, out / LIBRARY)
     inputs = ", ".join(
         f'tvm.runtime.tensor(numpy.zeros({port.shape}, "{port.dtype}"))'
         for port in network.description.inputs
     )
     (out / EXAMPLE).write_text(
-        _EXAMPLE.format(cores=hardware.cores, library=built.library.resolve(), inputs=inputs)
+        _EXAMPLE.format(cores=hardware.cores, library=linked.library.resolve(), inputs=inputs)
     )
-    return built
+    return Built(linked, chosen, apart, untried)
 
 
 @contextlib.contextmanager
@@ -104,7 +114,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def link(network: Network, chosen: Mapping[str, Variant], target: Any, path: Path) -> Built:
+def link(network: Network, chosen: Mapping[str, Variant], target: Any, path: Path) -> Linked:
     """Compile the network with one variant of each kernel that has a schedule.
 
     Raises:
@@ -123,7 +133,7 @@ def link(network: Network, chosen: Mapping[str, Variant], target: Any, path: Pat
         functions |= {called[alias]: one.kernel for alias, one in packs.items()}
     joined = tvm_joins.join_in_place(graph, functions)
     executable = tvm_relax.compile_network(tvm_relax.with_kernels(joined, functions), target)
-    return Built(_export(executable, path), tvm_joins.left_out(graph, joined), chosen, chosen)
+    return Linked(_export(executable, path), tvm_joins.left_out(graph, joined))
 
 
 def _write_database(schedules: Sequence[tuple[Task, Variant]], target: Any, out: Path) -> None:

@@ -134,7 +134,7 @@ def _describe_kernel(
     tuned_s = None
     if state.best_s:
         tuned_s = state.untuned_s if variant is None else variant.result.estimate_s
-    calls = 0 if name in built.joined else state.calls
+    calls = 0 if name in built.linked.joined else state.calls
     in_network_s = times.in_network_s.get(name)
     total_s = in_network_s
     if total_s is None and (tuned_s is not None or not calls):

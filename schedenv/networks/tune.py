@@ -132,7 +132,7 @@ def tune_network(
     comparison = compare(
         [
             Contender(judge, judge, request.path.resolve()),
-            Contender(TUNED, "tvm", built.library),
+            Contender(TUNED, "tvm", built.linked.library),
             Contender(UNTUNED, "tvm", untuned),
             *(replace(peer, dispensable=True) for peer in request.peers),
         ],
@@ -141,7 +141,7 @@ def tune_network(
         reference=judge,
         seed=request.seed,
     )
-    times = _kernel_times(request, built.library, network, hardware)
+    times = _kernel_times(request, built.linked.library, network, hardware)
     report = {
         "network": str(request.path),
         "agent": request.agent,

@@ -21,7 +21,8 @@ def network(small_network: Path) -> Network:
 
 @pytest.fixture(scope="module")
 def library(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.build_tuned(network, {}, hw.detect(), tmp_path_factory.mktemp("built")).library
+    folder = tmp_path_factory.mktemp("built")
+    return build.build_tuned(network, {}, hw.detect(), folder).linked.library
 
 
 def test_every_kernel_of_every_network_has_a_time(network: Network, library: Path) -> None:

@@ -56,7 +56,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_outputs_are_those_of_torch(exported: Path, tmp_path: Path) -> None:
     network = prepare(exported, {"tokens": (3, TOKENS)})
-    library = build_tuned(network, {}, hw.detect(), tmp_path).library
+    library = build_tuned(network, {}, hw.detect(), tmp_path).linked.library
     comparison = compare(
         [Contender("torch", "torch", exported), Contender("schedenv", "tvm", library)],
         network.description.inputs,
