@@ -58,7 +58,7 @@ def variants(kernel: TunedKernel, weights: Sequence[int]) -> list[Variant]:
     Returns:
         First what is fastest apart, with its weights as they lie in the file; then the same with
         packed weights, where they can be; then those that came next, packed where they can be.
-        None if nothing is faster than the unscheduled program.
+        Empty if nothing is faster than the unscheduled program.
     """
     found: list[Variant] = []
     for result in kernel.leaders:
