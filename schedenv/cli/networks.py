@@ -142,7 +142,8 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     table = Table(title="Where the time goes: us a call", box=SIMPLE)
     table.add_column("kernel", overflow="fold")
     for column in ("calls", *columns.values()):
-        table.add_column(column, justify="right")
+        # Two lines leave room for the kernels' names.
+        table.add_column(column.replace(" ", "\n"), justify="right")
     for row in rows[:_ROWS]:
         times = ("?" if row[key] is None else f"{row[key]:.1f}" for key in columns)
         table.add_row(row["kernel"], str(row["calls"]), *times)

@@ -51,7 +51,7 @@ def test_the_table_fits_and_the_verdict_has_its_intervals() -> None:
     text = printed(report())
     table = text[: text.index("1.500 ms")].splitlines()
     assert all(len(line) <= 80 for line in table)
-    assert "ONNX Runtime" in text
+    assert any("Runtime" in line for line in table)
     assert (
         "1.500 ms (95 % 1.350 to 1.650), outputs verified against ONNX Runtime; 60.0x faster than "
         "untuned TVM (90.00 ms), 1.20x (95 % 1.08 to 1.32) the speed of ONNX Runtime (1.800 ms)\n"
@@ -61,7 +61,7 @@ def test_the_table_fits_and_the_verdict_has_its_intervals() -> None:
 
 def test_without_a_profile_of_the_vendor_it_has_no_column() -> None:
     text = printed(report(kernels=[row("matmul", None)], unprofiled="it hangs"))
-    assert "ONNX Runtime" not in text[: text.index("1.500 ms")]
+    assert "Runtime" not in text[: text.index("1.500 ms")]
     assert "kernels of ONNX Runtime are not timed: it hangs\n" in text
 
 
