@@ -148,6 +148,13 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         times = ("?" if row[key] is None else f"{row[key]:.1f}" for key in columns)
         table.add_row(row["kernel"], str(row["calls"]), *times)
     console.print(table)
+    waiting = sum(row["tuned_us"] is None for row in rows)
+    if waiting:
+        console.print(
+            f"[yellow]{waiting} of {len(rows)} kernels are untuned:[/] the budget ended before "
+            "their turn; go on with a larger --seconds and --resume",
+            soft_wrap=True,
+        )
     if report["tune_next"]:
         console.print(f"Most to gain: {', '.join(report['tune_next'])}", soft_wrap=True)
     latency, speedup = report["latency_us"], report["speedup"]

@@ -65,6 +65,15 @@ def test_without_a_profile_of_the_vendor_it_has_no_column() -> None:
     assert "kernels of ONNX Runtime are not timed: it hangs\n" in text
 
 
+def test_kernels_that_had_no_turn_are_counted() -> None:
+    waiting = row("matmul", None) | {"untuned_us": None, "tuned_us": None}
+    assert "untuned:" not in printed(report())
+    assert (
+        "1 of 2 kernels are untuned: the budget ended before their turn; go on with a larger "
+        "--seconds and --resume\n"
+    ) in printed(report(kernels=[waiting, row("conv", None)]))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
