@@ -180,7 +180,8 @@ def _weights_by_name(graph: onnx.GraphProto) -> dict[str, Shape]:
             users[name].append(node)
     found: dict[str, Shape] = {}
     for node in graph.node:
-        if node.op_type != "Conv" or node.input[1] not in dims:
+        # Convolutions of one or three dimensions are not told apart.
+        if node.op_type != "Conv" or len(dims.get(node.input[1], ())) != 4:
             continue
         # It names a fused node by the last tensor of what it fused.
         names, end = [node.name, node.output[0]], node

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from schedenv import hardware as hw
 from schedenv.errors import MachineError
 from schedenv.networks import vendor
 from schedenv.networks.report import tune_next
-from schedenv.networks.vendor import by_kernel, by_operator, profile
+from schedenv.networks.vendor import Call, Profile, by_kernel, by_operator, profile
 from schedenv.tasks.networks.network import Port
 from schedenv.tasks.networks.prepare import prepare
+
+from ..small_networks import make_network
 
 INPUTS = (Port("x", (1, 3, 16, 16), "float32"),)
 
@@ -62,6 +65,18 @@ def test_onnxruntimes_convolutions_are_found_by_shape(small_network: Path) -> No
     # It does not fuse the sum that comes after a ReLU, so that one is not told from others.
     assert found.keys() == {name for name in convolutions if "relu_add" not in name}
     assert all(us > 0 for us in found.values())
+
+
+def test_convolutions_of_one_dimension_are_not_told_apart(
+    small_network: Path, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = {"w": np.zeros((4, 3, 3), np.float32)}
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="c")
+    path = tmp_path / "line.onnx"
+    onnx.save(make_network([node], weights, [1, 3, 16]), str(path))
+    call = Call("Conv", "c", 1.0, ((1, 3, 16), (4, 3, 3)), (1, 4, 14))
+    assert by_kernel(path, prepare(small_network), Profile([call], 1)) == {}
 
 
 def test_a_network_that_takes_too_long(
