@@ -9,25 +9,28 @@ made and the vendor's library, outputs verified.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
+
+from run_tables import cell, print_table, timed_beside_vendor
 
 from schedenv import hardware as hw
 from schedenv.measure.result import Result, Status
 from schedenv.networks.build import LIBRARY, link
-from schedenv.networks.compare import Contender, compare
 from schedenv.networks.report import read_report
-from schedenv.networks.tune import vendor_of
 from schedenv.networks.variants import Variant
 from schedenv.space import Point, Space
 from schedenv.tasks.networks.prepare import prepare
 from schedenv.tuning import run_dir
 
-APART, CHOSEN, VENDOR = "apart", "chosen", "vendor"
+HEAD = (
+    "network", "kernels with schedules", "with another one", "packed", "apart, ms", "chosen, ms",
+    "times as fast",
+)  # fmt: skip
+APART, CHOSEN = "apart", "chosen"
 
 
-def row(directory: Path, hardware: hw.Hardware) -> str:
+def row(directory: Path, hardware: hw.Hardware) -> list[str]:
     """A network's line of the table."""
     path = Path(run_dir.read_json(directory / run_dir.RUN)["task"])
     network = prepare(path, {})
@@ -39,43 +42,17 @@ def row(directory: Path, hardware: hw.Hardware) -> str:
         apart[name] = Variant(Result(point=point, status=Status.OK), schedule, None)
     with tempfile.TemporaryDirectory() as folder:
         plain = link(network, apart, hw.target(hardware), Path(folder) / LIBRARY)
-        contenders = [
-            Contender(VENDOR, vendor_of(path), path.resolve()),
-            Contender(APART, "tvm", plain.library),
-            Contender(CHOSEN, "tvm", directory / LIBRARY),
-        ]
-        inputs = network.description.inputs
-        timings = compare(contenders, inputs, hardware, reference=VENDOR, turns=18).timings
-    cells = [
-        f"{len(kernels)}",
-        f"{sum(kernel['point'] != kernel['point_apart'] for kernel in kernels)}",
-        f"{sum(kernel['packed'] for kernel in kernels)}",
+        libraries = {APART: plain.library, CHOSEN: directory / LIBRARY}
+        timings = timed_beside_vendor(network, path, libraries, hardware)
+    return [
+        network.name,
+        str(len(kernels)),
+        str(sum(kernel["point"] != kernel["point_apart"] for kernel in kernels)),
+        str(sum(kernel["packed"] for kernel in kernels)),
+        *(cell(timings[who].interval(), 1e3) for who in (APART, CHOSEN)),
+        cell(timings[APART].ratio(timings[CHOSEN])),
     ]
-    for who in (APART, CHOSEN):
-        low, ms, high = (end_s * 1e3 for end_s in timings[who].interval())
-        cells.append(f"{ms:.3f} ({low:.3f} to {high:.3f})")
-    low, ratio, high = timings[APART].ratio(timings[CHOSEN])
-    cells.append(f"{ratio:.3f} ({low:.3f} to {high:.3f})")
-    return f"| {network.name} | " + " | ".join(cells) + " |"
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR")
-    parser.add_argument("--table", type=Path, help="write the table here as well")
-    arguments = parser.parse_args()
-    hardware = hw.detect()
-    lines = [
-        "| network | kernels with schedules | with another one | packed | apart, ms | chosen, ms "
-        "| times as fast |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [row(directory, hardware) for directory in arguments.directories]
-    print("\n".join(lines))
-    if arguments.table:
-        arguments.table.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    print_table(__doc__, HEAD, row)

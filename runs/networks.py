@@ -66,10 +66,12 @@ Tuned kernels' times are those of finalists, timed in turn in a process of their
 weights come from where the network finds them: from memory, if they fill more than the caches.
 Activations are warm, and nothing comes between two calls. "In network" is what a call takes in the
 compiled network, with an instrument that adds one or two microseconds; "packed" are kernels whose
-weights lie as their schedules read them. What is lost is lost in the network, to ONNX Runtime. ONNX
-Runtime's column is its own profile, convolutions and matrix products told apart by shape; those of
-one shape have the mean. What is fused counts where it is fused. Profiling costs it time: in
-networks of a few milliseconds its operators add up to more than the network takes.
+weights lie as their schedules read them. Which of up to four variants of a kernel, by schedule and
+packing, stands in the network was decided there, before these times were taken. What is lost is
+lost in the network, to ONNX Runtime. ONNX Runtime's column is its own profile, convolutions and
+matrix products told apart by shape; those of one shape have the mean. What is fused counts where it
+is fused. Profiling costs it time: in networks of a few milliseconds its operators add up to more
+than the network takes.
 """
 
 

@@ -20,7 +20,7 @@ from schedenv.tasks.networks.network import Network
 LIBRARY = "network.so"
 EXAMPLE = "example.py"
 DATABASE = "database"
-VARIANTS = "variants"
+_SCRATCH = "variants"
 
 _EXAMPLE = """\
 import os; os.environ["TVM_NUM_THREADS"] = "{cores}"  # TVM uses half of the cores by default
@@ -57,7 +57,7 @@ class Built:
     linked: Linked
     variants: Mapping[str, Variant]
     apart: Mapping[str, Variant]
-    untried: str | None = None
+    untried: str | None
 
 
 def build_tuned(
@@ -84,7 +84,7 @@ def build_tuned(
     linked = link(network, chosen, target, out / LIBRARY)
     most = max((len(some) for some in found.values()), default=1)
     if most > 1:
-        with _scratch(out / VARIANTS) as scratch:
+        with _scratch(out / _SCRATCH) as scratch:
             others = [
                 link(network, nth_of_each(found, number), target, scratch / f"{number}.so")
                 for number in range(1, most)
@@ -107,7 +107,7 @@ def build_tuned(
 def _scratch(folder: Path) -> Iterator[Path]:
     """An empty folder for a while; what a killed run has left there goes."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     try:
         yield folder
     finally:

@@ -185,10 +185,7 @@ class Search:
         """
         names = list(self.kernels)
         while self.elapsed_s < seconds and self.interrupted_by is None:
-            for kernel in self.kernels.values():
-                if kernel.negligible:
-                    state = kernel.state
-                    state.finished = self._is_negligible(state.calls * state.untuned_s)
+            self._reconsider()
             states = [self.kernels[name].state for name in names]
             chosen = self.scheduler(states, [names.index(part.task) for part in self.history])
             if chosen is None:
@@ -198,6 +195,13 @@ class Search:
                 append_log(self.log, part)
                 self._note(part)
                 on_slice(part)
+
+    def _reconsider(self) -> None:
+        """Open the tasks that took too little to be tuned, if the others are now so fast."""
+        for kernel in self.kernels.values():
+            if kernel.negligible:
+                state = kernel.state
+                state.finished = self._is_negligible(state.calls * state.untuned_s)
 
     def _is_negligible(self, spent_s: float) -> bool:
         return spent_s < _NEGLIGIBLE * self.known_s

@@ -24,7 +24,7 @@ from schedenv.tvm_packing import Packed
 if TYPE_CHECKING:
     from tvm import IRModule
 
-VARIANTS = 4
+MOST_VARIANTS = 4
 """Of one kernel at most; each costs a compilation of the network."""
 
 
@@ -70,9 +70,9 @@ def variants(kernel: TunedKernel, weights: Sequence[int]) -> list[Variant]:
             found.append(Variant(result, schedule, None))
         if packed is not None:
             found.append(Variant(result, schedule, packed))
-        if len(found) >= VARIANTS:
+        if len(found) >= MOST_VARIANTS:
             break
-    return found[:VARIANTS]
+    return found[:MOST_VARIANTS]
 
 
 def nth_of_each(variants: Mapping[str, Sequence[Variant]], number: int) -> dict[str, Variant]:
