@@ -65,8 +65,8 @@ def reference_kernel(hardware: Hardware) -> FmaKernel:
 def tile_rows(hardware: Hardware) -> tuple[int, ...]:
     """Heights of register tiles worth trying; each row takes two vector registers.
 
-    32 registers with 512-bit vectors, else 16 (x86-64) or 32 (ARM): enough accumulators to hide
-    the multiply-adds' latency, few enough not to spill. Which one wins differs by processor.
+    Enough accumulators to hide the multiply-adds' latency, few enough not to spill where there are
+    16 (`hardware.vector_registers`). Which one wins differs by processor.
     """
     return (8, 12) if hardware.vector_bits == 512 else (4, 6, 8)
 

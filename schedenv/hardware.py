@@ -86,6 +86,15 @@ class Hardware:
         return max(1, self.vector_bits // bits)
 
 
+def vector_registers(vector_bits: int) -> int:
+    """How many vector registers of a width a core has.
+
+    32 of 512 bits (AVX-512) and of 128 (ARM; x86-64 has had wider ones for a decade), 16 of 256
+    (AVX).
+    """
+    return 16 if vector_bits == 256 else 32
+
+
 @functools.cache
 def detect() -> Hardware:
     """This machine, read once a process.

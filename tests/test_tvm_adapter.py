@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from schedenv import hardware as hw
 from schedenv import tvm_adapter
-from schedenv.errors import InstallError
+from schedenv.errors import ConstraintError, InstallError
+from schedenv.space import Space
 from schedenv.tasks import Task, resolve
 
 
@@ -146,6 +148,33 @@ def test_the_structural_hash_tells_programs_apart() -> None:
     hashes = [tvm_adapter.structural_hash(resolve(spec).mod) for spec in specs]
     assert len(set(hashes)) == len(specs)
     assert all(len(digits) == 16 and int(digits, 16) >= 0 for digits in hashes)
+
+
+# -- lowering ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["gmm:1x32x32x32", "sfm:8x32", "t2d:1x4x4x16x8x4x2x1"])
+def test_lowering_by_halves_and_without_needless_passes_gives_the_code_of_the_whole(
+    spec: str, space_of: Callable[[str], Space], hardware: hw.Hardware
+) -> None:
+    import tvm
+    from tvm import tirx
+
+    space, target, rng = space_of(spec), hw.target(hardware), np.random.default_rng(0)
+    codes: dict[str, str] = {}
+    for _ in range(6):
+        try:
+            mod = space.apply(space.sample(rng)).mod
+        except ConstraintError:
+            continue
+        with tvm.transform.PassContext(config=tvm_adapter.CODE_CONFIG):
+            passes, finalize, _ = tirx.get_default_tir_pipeline(target)
+            whole = finalize()(passes(tirx.transform.BindTarget(target.with_host(target))(mod)))
+        lowering = tvm_adapter.Lowering(mod, target)
+        code = tvm_adapter.code_hash(lowering.finished)
+        assert code == tvm_adapter.code_hash(whole)
+        assert codes.setdefault(lowering.outline, code) == code
+    assert codes
 
 
 # -- sketches ---------------------------------------------------------------------------------

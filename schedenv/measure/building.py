@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from weakref import WeakKeyDictionary
 
 from schedenv.measure import messages
 from schedenv.measure.job import Batch, Job
@@ -33,6 +35,8 @@ class Builder:
         self._active: dict[WorkerProcess, Job] = {}
         self._lowered: list[Job] = []
         self._builds_s: deque[float] = deque(maxlen=_BUILDS_REMEMBERED)
+        self._codes: dict[str, str] = {}
+        self._taught: WeakKeyDictionary[WorkerProcess, int] = WeakKeyDictionary()
 
     def build_all(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build every pending job; afterwards all workers are ready and idle.
@@ -60,7 +64,13 @@ class Builder:
             return
         job = batch.pending.popleft()
         self._assign(job, worker, quick=quick)
-        worker.ask(messages.Lower(job.id, job.point), job.limit_s)
+        worker.ask(messages.Lower(job.id, job.point, self._news_for(worker)), job.limit_s)
+
+    def _news_for(self, worker: WorkerProcess) -> dict[str, str]:
+        """The code of outlines, as far as others lowered them since the worker was last told."""
+        news = dict(itertools.islice(self._codes.items(), self._taught.get(worker, 0), None))
+        self._taught[worker] = len(self._codes)
+        return news
 
     def _compile_next(self, worker: WorkerProcess, *, quick: bool) -> None:
         """Let a worker compile a job that it has lowered, or else another one's, lowered again.
@@ -104,6 +114,8 @@ class Builder:
             self._lose(worker, batch)
         elif isinstance(answer, messages.Lowered):
             job.lowered = answer
+            if answer.outline is not None and answer.code is not None:
+                self._codes[answer.outline] = answer.code
             if answer.status is not Status.OK:
                 batch.finish(job, job.result_so_far(answer.status, answer.reason))
             elif not (distinct and self._is_known(job, batch)):

@@ -41,10 +41,12 @@ class Lower(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         job: Which.
         point: What it measures.
+        learned: The code of outlines that the worker may not know; see `Lowered`.
     """
 
     job: int
     point: Point
+    learned: dict[str, str] = {}
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):
@@ -125,6 +127,8 @@ class Lowered(msgspec.Struct, frozen=True, tag=True):
         program: Structural hash of the scheduled program; None if it could not be applied.
         code: Hash of the lowered program; None if it could not be lowered.
         phases: Seconds spent so far.
+        outline: Hash of the program lowered by half, which decides the code
+            (`schedenv.tvm_adapter.Lowering`); None if it could not be lowered.
     """
 
     job: int
@@ -133,6 +137,7 @@ class Lowered(msgspec.Struct, frozen=True, tag=True):
     program: str | None
     code: str | None
     phases: Phases
+    outline: str | None = None
 
 
 class Built(msgspec.Struct, frozen=True, tag=True):

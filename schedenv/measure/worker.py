@@ -56,7 +56,8 @@ class Worker:
         self._reference = reference_kernel(setup.hardware)
         self._undisturbed_s = setup.undisturbed_s
         self._placement: Placement | None = None
-        self._lowered: dict[int, tuple[Any, messages.Lowered]] = {}
+        self._lowered: dict[int, tuple[tvm_adapter.Lowering, messages.Lowered]] = {}
+        self._codes: dict[str, str] = {}
         self._jobs: dict[int, Any] = {}
         self._tensors = [self._allocate(inputs) for inputs, _ in self._data.sets]
         self._weights, self._span_bytes = setup.weights, setup.span_bytes
@@ -69,6 +70,7 @@ class Worker:
             self._placement.anywhere()
         match request:
             case messages.Lower():
+                self._codes.update(request.learned)
                 return self._lower(request)
             case messages.Build():
                 return self._build(request)
@@ -95,7 +97,10 @@ class Worker:
         self._placement.beside_pool()
 
     def _lower(self, request: messages.Lower | messages.Build) -> messages.Lowered:
-        """Apply and lower, unless that was done; what comes out waits for `Build`."""
+        """Apply and lower, unless that was done; what comes out waits for `Build`.
+
+        Only as far as needed to tell the code: most neighbours of a schedule may have its code.
+        """
         job, point = request.job, request.point
         if job in self._lowered:
             return self._lowered[job][1]
@@ -106,8 +111,10 @@ class Worker:
             mod = self._mod if point == UNTUNED else self._space.apply(point).mod
             program = tvm_adapter.structural_hash(mod)
             applied_s = time.perf_counter() - start
-            lowered = tvm_adapter.lower(mod, self._target)
-            code = tvm_adapter.code_hash(lowered)
+            lowering = tvm_adapter.Lowering(mod, self._target)
+            outline = lowering.outline
+            if outline not in self._codes:
+                self._codes[outline] = tvm_adapter.code_hash(lowering.finished)
         except (ConstraintError, IllegalPointError) as error:
             phases = Phases(apply_s=time.perf_counter() - start)
             return messages.Lowered(job, Status.CONSTRAINT, str(error), program, None, phases)
@@ -116,8 +123,9 @@ class Worker:
             reason = tvm_adapter.first_line(error)
             return messages.Lowered(job, Status.BUILD_ERROR, reason, program, None, phases)
         phases = Phases(apply_s=applied_s, build_s=time.perf_counter() - start - applied_s)
-        answer = messages.Lowered(job, Status.OK, None, program, code, phases)
-        self._lowered[job] = (lowered, answer)
+        code = self._codes[outline]
+        answer = messages.Lowered(job, Status.OK, None, program, code, phases, outline)
+        self._lowered[job] = (lowering, answer)
         return answer
 
     def _build(self, request: messages.Build) -> messages.Built:
@@ -127,13 +135,13 @@ class Worker:
                 return messages.Built(
                     failed.job, failed.status, failed.reason, failed.program, failed.phases
                 )
-        mod, lowered = self._lowered.pop(request.job)
+        lowering, lowered = self._lowered.pop(request.job)
         status, reason = Status.OK, None
         start = end = time.perf_counter()
         jit_s = 0.0
         try:
             target = self._quick_target if request.quick else self._target
-            library = tvm_adapter.generate_code(mod, target)
+            library = tvm_adapter.generate_code(lowering.finished, target)
             end = time.perf_counter()
             # Looking the function up makes LLVM emit the machine code.
             library["main"]

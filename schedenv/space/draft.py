@@ -15,13 +15,14 @@ from itertools import product
 
 import numpy as np
 
+from schedenv.hardware import vector_registers
 from schedenv.space.knobs import ChoiceKnob, TileKnob, divisors
 from schedenv.space.point import Point
 from schedenv.space.search_space import SearchSpace
 from schedenv.space.sketch import Sketch
 
-REGISTERS = 28
-"""Vector registers for accumulators: AVX-512 has 32, and operands need some."""
+_OPERANDS = 4
+"""Vector registers that are left for what is multiplied."""
 
 _FEWEST = 6
 """Accumulators below which the latency of a multiply-add is not hidden."""
@@ -72,7 +73,7 @@ def draft(space: SearchSpace, sketch: Sketch, rng: np.random.Generator) -> Point
     values = list(space.default(sketch.index).values)
     spatial = [tile for tile in sketch.tiles() if not tile.is_reduction]
     lanes = _lanes(sketch)
-    inner = _register_tile([tile.extent for tile in spatial], lanes, rng)
+    inner = _register_tile([tile.extent for tile in spatial], lanes, accumulators(lanes), rng)
     for tile, factor in zip(spatial, inner, strict=True):
         values[tile.start : tile.start + tile.width] = _split(tile, factor, rng)
     for tile in sketch.tiles():
@@ -99,17 +100,24 @@ def _lanes(sketch: Sketch) -> int:
     return 1
 
 
-def _register_tile(extents: Sequence[int], lanes: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Innermost factors, one an axis: whole vectors along the last, few enough rows of them."""
+def accumulators(lanes: int) -> int:
+    """The largest tile that stays in registers of so many float32 elements, in vectors."""
+    return vector_registers(32 * lanes) - _OPERANDS
+
+
+def _register_tile(
+    extents: Sequence[int], lanes: int, most: int, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Innermost factors, one an axis: whole vectors along the last, up to `most` with the rows."""
     whole = _vector_lengths(extents[-1], lanes)
     vector = whole[int(rng.integers(len(whole)))]
     vectors = math.ceil(vector / lanes)
     rows = [
         combination
         for combination in product(
-            *([d for d in divisors(extent) if d <= REGISTERS] for extent in extents[:-1])
+            *([d for d in divisors(extent) if d <= most] for extent in extents[:-1])
         )
-        if math.prod(combination) * vectors <= REGISTERS
+        if math.prod(combination) * vectors <= most
     ]
     full = [row for row in rows if math.prod(row) * vectors >= _FEWEST] or [
         max(rows, key=math.prod)

@@ -5,22 +5,24 @@ from collections.abc import Callable
 
 from schedenv_agents.greedy_local import RegisterTileAgent
 
+from schedenv.hardware import Hardware
 from schedenv.space import Space
-from schedenv.space.draft import REGISTERS, is_tiled
+from schedenv.space.draft import accumulators, is_tiled
 
 from .landscape import judged
 
 
 def test_the_first_storm_is_drafted_and_later_ones_are_not(
-    space_of: Callable[[str], Space],
+    space_of: Callable[[str], Space], hardware: Hardware
 ) -> None:
     space = space_of("gmm:1x64x96x128")
+    lanes = hardware.vector_lanes("float32")
     agent = RegisterTileAgent(space, 0)
     asked = agent.ask(8)
     for point in asked:
         tiles = space.sketches[point.sketch].tiles()
         inner = [point.values[t.start + t.width - 1] for t in tiles if not t.is_reduction]
-        assert math.prod(inner) <= REGISTERS * 64
+        assert math.prod(inner) <= accumulators(lanes) * lanes
         assert is_tiled(space.sketches[point.sketch])
     agent.tell([judged(point, 1e-6) for point in asked])
     assert not set(asked) & set(agent.ask(8))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from schedenv.hardware import Hardware
 from schedenv.measure.table_file import read_table, shipped_tables
 from schedenv.space import Point, Space
-from schedenv.space.draft import REGISTERS, Drafter, draft, is_tiled
+from schedenv.space.draft import Drafter, draft, is_tiled
+from schedenv.tasks import resolve
 
 
 def inner_tile(space: Space, point: Point) -> list[int]:
@@ -21,23 +24,19 @@ def inner_tile(space: Space, point: Point) -> list[int]:
 @pytest.mark.parametrize(
     "spec", ["gmm:1x64x96x128", "c2d:1x13x13x48x64x3x1x1", "cbr:1x14x14x16x40x3x1x1"]
 )
-def test_drafts_are_legal_and_fill_registers(space_of: Callable[[str], Space], spec: str) -> None:
-    space = space_of(spec)
-    rng = np.random.default_rng(0)
-    lanes = min(
-        length
-        for choice in space.sketches[0].choices()
-        if choice.role == "vectorize"
-        for length in choice.choices
-        if length
-    )
+@pytest.mark.parametrize(("vector_bits", "most"), [(512, 28), (256, 12), (128, 28)])
+def test_drafts_are_legal_and_fill_registers(
+    hardware: Hardware, spec: str, vector_bits: int, most: int
+) -> None:
+    space = Space(resolve(spec).mod, replace(hardware, vector_bits=vector_bits))
+    rng, lanes = np.random.default_rng(0), vector_bits // 32
     for _ in range(30):
         sketch = space.sketches[int(rng.integers(len(space.sketches)))]
         point = draft(space, sketch, rng)
         assert space.explain_illegal(point) is None
         *rows, vector = inner_tile(space, point)
         assert vector % lanes == 0 or vector % (lanes // 2) == 0
-        assert math.prod(rows) * math.ceil(vector / lanes) <= REGISTERS
+        assert math.prod(rows) * math.ceil(vector / lanes) <= most
 
 
 def test_an_extent_without_whole_vectors_takes_halves(space_of: Callable[[str], Space]) -> None:
