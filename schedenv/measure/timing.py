@@ -31,7 +31,10 @@ _FEWEST_SAMPLES = 3
 _BUDGET_S = 0.1
 _LONG_CALL_S = 0.1
 _SHORTEST_CALL_S = 1e-7
+_SECOND_SAMPLES = 4
 _REFERENCES = 4
+_SETTLED = 1.15
+_SETTLING_S = 3e-3
 _UNCOUNTED = 4
 
 
@@ -100,7 +103,7 @@ class Timer:
         """More samples of what seems to be slow: a burst of noise may have hit that one call."""
         if call_s <= _WAKING_S:
             # Most of a short call may be sleeping threads.
-            return self._kernel_s(1, 3)
+            return self._kernel_s(calls_per_sample(call_s), _SECOND_SAMPLES)
         if min(call_s, first_call_s) > _BARELY_COLD_S:
             # Little of a call of milliseconds is cold caches: the verifying call tells as much.
             return [first_call_s]
@@ -111,8 +114,19 @@ class Timer:
         return Look(tuple(self._kernel_s(calls_per_sample(call_s), sample_count(call_s))))
 
     def _slowdown(self) -> float:
+        """How much slower than undisturbed the reference kernel is, once cores that idled are not.
+
+        On some virtual machines a core that was idle for milliseconds then takes up to two times
+        as long for everything, for two more milliseconds of work.
+        """
         references = [self._reference_s() for _ in range(_REFERENCES)]
-        return robust_estimate(references) / self._undisturbed_s
+        spent_s = sum(references)
+        while True:
+            slowdown = robust_estimate(references[-_REFERENCES:]) / self._undisturbed_s
+            if slowdown < _SETTLED or not spent_s < _SETTLING_S:
+                return slowdown
+            references.append(self._reference_s())
+            spent_s += references[-1]
 
 
 def calls_per_sample(call_s: float) -> int:
