@@ -21,8 +21,8 @@ from schedenv.space.point import Point
 from schedenv.space.search_space import SearchSpace
 from schedenv.space.sketch import Sketch
 
-_OPERANDS = 4
-"""Vector registers that are left for what is multiplied."""
+_OPERANDS = 1 / 8
+"""Share of the vector registers that is left for what is multiplied."""
 
 _FEWEST = 6
 """Accumulators below which the latency of a multiply-add is not hidden."""
@@ -102,7 +102,7 @@ def _lanes(sketch: Sketch) -> int:
 
 def accumulators(lanes: int) -> int:
     """The largest tile that stays in registers of so many float32 elements, in vectors."""
-    return vector_registers(32 * lanes) - _OPERANDS
+    return round(vector_registers(32 * lanes) * (1 - _OPERANDS))
 
 
 def _register_tile(

@@ -24,7 +24,7 @@ def inner_tile(space: Space, point: Point) -> list[int]:
 @pytest.mark.parametrize(
     "spec", ["gmm:1x64x96x128", "c2d:1x13x13x48x64x3x1x1", "cbr:1x14x14x16x40x3x1x1"]
 )
-@pytest.mark.parametrize(("vector_bits", "most"), [(512, 28), (256, 12), (128, 28)])
+@pytest.mark.parametrize(("vector_bits", "most"), [(512, 28), (256, 14), (128, 28)])
 def test_drafts_are_legal_and_fill_registers(
     hardware: Hardware, spec: str, vector_bits: int, most: int
 ) -> None:
