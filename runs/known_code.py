@@ -2,8 +2,8 @@
 
     python runs/known_code.py --table runs/known_code.md
 
-A neighbour of a schedule may have its code, or that of one measured before. Here all neighbours of a
-few random points that fit the registers are lowered one after the other: by halves
+A neighbour of a schedule may have its code, or that of one measured before. Here all neighbours of
+a few random points that fit the registers are lowered one after the other: by halves
 (`schedenv.tvm_adapter.Lowering`: the second only if what comes out of the first is new) and whole,
 in turn. Compiling and applying are left out: they are the same either way. A descent meets known
 code more often than this, for it takes neighbours of neighbours.
@@ -23,7 +23,6 @@ from schedenv.errors import ConstraintError
 from schedenv.space import Space
 from schedenv.space.draft import Drafter
 from schedenv.tasks import Task, resolve_many
-
 
 TASKS = "core/t2d-0,core/sfm-1,core/gmm-2,core/c1d-2"
 
@@ -70,7 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     hardware = hw.detect()
     lines = [
-        "| task | points | programs | outlines | codes | whole, ms each | by halves, ms each | ratio |",
+        "| task | points | programs | outlines | codes | whole, ms each | by halves, ms each "
+        "| ratio |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     print("\n".join(lines), flush=True)
@@ -81,8 +81,8 @@ def main() -> None:
     if arguments.table:
         title = "# Finding out that a neighbour's code is known"
         made = (
-            "Made by `python runs/known_code.py --table runs/known_code.md`, which says what this is; "
-            f"neighbours of {arguments.centres} points a task; {hardware.fingerprint}."
+            "Made by `python runs/known_code.py --table runs/known_code.md`, which says what this "
+            f"is; neighbours of {arguments.centres} points a task; {hardware.fingerprint}."
         )
         arguments.table.write_text("\n".join([title, "", made, "", *lines]) + "\n")
 
