@@ -324,7 +324,7 @@ _NEEDLESS_PASSES = (
     "s_tir.UnifyThreadBinding",
     "s_tir.VerifyVTCMLimit",
 )
-"""Passes of TVM's that are left out, a third of lowering: LLVM's code is the same without them.
+"""Passes of TVM's that are left out, a fourth of lowering: LLVM's code is the same without them.
 
 All but the first look for what only programs for accelerators have.
 """
