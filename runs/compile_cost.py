@@ -20,7 +20,7 @@ import numpy as np
 from throughput import candidates
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_lowering
 from schedenv.space import Point, Space
 from schedenv.tasks import resolve
 
@@ -68,7 +68,7 @@ def compile_all(
         clock.append(time.process_time())
         lowered = tvm_adapter.lower(mod, target)
         clock.append(time.process_time())
-        tvm_adapter.code_hash(lowered)
+        tvm_lowering.code_hash(lowered)
         clock.append(time.process_time())
         for phase, spent_s in zip(fixed.values(), np.diff(clock), strict=True):
             phase.append(float(spent_s))

@@ -4,7 +4,7 @@
 
 A neighbour of a schedule may have its code, or that of one measured before. Here all neighbours of
 a few random points that fit the registers are lowered one after the other: by halves
-(`schedenv.tvm_adapter.Lowering`: the second only if what comes out of the first is new) and whole,
+(`schedenv.tvm_lowering.Lowering`: the second only if what comes out of the first is new) and whole,
 in turn. Compiling and applying are left out: they are the same either way. A descent meets known
 code more often than this, for it takes neighbours of neighbours.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_lowering
 from schedenv.errors import ConstraintError
 from schedenv.space import Space
 from schedenv.space.draft import Drafter
@@ -44,12 +44,12 @@ def row(task: Task, hardware: hw.Hardware, centres: int) -> str:
             number += 1
             programs.add(tvm_adapter.structural_hash(mod))
             start_s = time.perf_counter()
-            whole = tvm_adapter.code_hash(tvm_adapter.lower(mod, target))
+            whole = tvm_lowering.code_hash(tvm_adapter.lower(mod, target))
             whole_s += time.perf_counter() - start_s
             start_s = time.perf_counter()
-            lowering = tvm_adapter.Lowering(mod, target)
+            lowering = tvm_lowering.Lowering(mod, target)
             if lowering.outline not in codes:
-                codes[lowering.outline] = tvm_adapter.code_hash(lowering.finished)
+                codes[lowering.outline] = tvm_lowering.code_hash(lowering.finished)
             halves_s += time.perf_counter() - start_s
             if codes[lowering.outline] != whole:
                 raise AssertionError(f"{task.name} {point}: equal outlines, different code")

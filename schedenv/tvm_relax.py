@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedenv import tvm_adapter, tvm_math, tvm_rewrites
+from schedenv import tvm_adapter, tvm_lowering, tvm_math, tvm_rewrites
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -244,7 +244,7 @@ def compile_network(
         target: The machine.
         fused: Whether operators are kernels already; if not, TVM's own pipeline makes them so.
         common_subexpressions: Whether TVM eliminates them, as it does on its own; see
-            `tvm_adapter.CODE_CONFIG`.
+            `tvm_lowering.CODE_CONFIG`.
     """
     import tvm
     from tvm import relax
@@ -253,7 +253,7 @@ def compile_network(
     if not fused:
         return relax.build(mod, target)
     passes = [*cpu.dataflow_lower_passes(target), *cpu.finalize_passes(target)]
-    config = {} if common_subexpressions else tvm_adapter.CODE_CONFIG
+    config = {} if common_subexpressions else tvm_lowering.CODE_CONFIG
     with tvm.transform.PassContext(config=config):
         return relax.build(mod, target, relax_pipeline=tvm.transform.Sequential(passes))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_lowering
 from schedenv.errors import ConstraintError, InstallError
 from schedenv.space import Space
 from schedenv.tasks import Task, resolve
@@ -167,12 +167,12 @@ def test_lowering_by_halves_and_without_needless_passes_gives_the_code_of_the_wh
             mod = space.apply(space.sample(rng)).mod
         except ConstraintError:
             continue
-        with tvm.transform.PassContext(config=tvm_adapter.CODE_CONFIG):
+        with tvm.transform.PassContext(config=tvm_lowering.CODE_CONFIG):
             passes, finalize, _ = tirx.get_default_tir_pipeline(target)
             whole = finalize()(passes(tirx.transform.BindTarget(target.with_host(target))(mod)))
-        lowering = tvm_adapter.Lowering(mod, target)
-        code = tvm_adapter.code_hash(lowering.finished)
-        assert code == tvm_adapter.code_hash(whole)
+        lowering = tvm_lowering.Lowering(mod, target)
+        code = tvm_lowering.code_hash(lowering.finished)
+        assert code == tvm_lowering.code_hash(whole)
         assert codes.setdefault(lowering.outline, code) == code
     assert codes
 

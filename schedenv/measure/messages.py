@@ -128,7 +128,7 @@ class Lowered(msgspec.Struct, frozen=True, tag=True):
         code: Hash of the lowered program; None if it could not be lowered.
         phases: Seconds spent so far.
         outline: Hash of the program lowered by half, which decides the code
-            (`schedenv.tvm_adapter.Lowering`); None if it could not be lowered.
+            (`schedenv.tvm_lowering.Lowering`); None if it could not be lowered.
     """
 
     job: int

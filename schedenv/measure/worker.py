@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_lowering
 from schedenv.errors import ConstraintError, IllegalPointError
 from schedenv.fma import reference_kernel
 from schedenv.measure import messages, nursery, timing
@@ -56,7 +56,7 @@ class Worker:
         self._reference = reference_kernel(setup.hardware)
         self._undisturbed_s = setup.undisturbed_s
         self._placement: Placement | None = None
-        self._lowered: dict[int, tuple[tvm_adapter.Lowering, messages.Lowered]] = {}
+        self._lowered: dict[int, tuple[tvm_lowering.Lowering, messages.Lowered]] = {}
         self._codes: dict[str, str] = {}
         self._jobs: dict[int, Any] = {}
         self._tensors = [self._allocate(inputs) for inputs, _ in self._data.sets]
@@ -111,10 +111,10 @@ class Worker:
             mod = self._mod if point == UNTUNED else self._space.apply(point).mod
             program = tvm_adapter.structural_hash(mod)
             applied_s = time.perf_counter() - start
-            lowering = tvm_adapter.Lowering(mod, self._target)
+            lowering = tvm_lowering.Lowering(mod, self._target)
             outline = lowering.outline
             if outline not in self._codes:
-                self._codes[outline] = tvm_adapter.code_hash(lowering.finished)
+                self._codes[outline] = tvm_lowering.code_hash(lowering.finished)
         except (ConstraintError, IllegalPointError) as error:
             phases = Phases(apply_s=time.perf_counter() - start)
             return messages.Lowered(job, Status.CONSTRAINT, str(error), program, None, phases)

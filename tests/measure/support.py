@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 
 from schedenv import hardware as hw
-from schedenv import tvm_adapter
+from schedenv import tvm_adapter, tvm_lowering
 from schedenv.errors import ConstraintError
 from schedenv.space import Point, Space
 
@@ -37,7 +37,7 @@ def code_of(space: Space, point: Point) -> str | None:
         mod = space.apply(point).mod
     except ConstraintError:
         return None
-    return tvm_adapter.code_hash(tvm_adapter.lower(mod, hw.target(hw.detect())))
+    return tvm_lowering.code_hash(tvm_adapter.lower(mod, hw.target(hw.detect())))
 
 
 def family_of(pid: int) -> set[int]:

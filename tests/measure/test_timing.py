@@ -122,7 +122,7 @@ def test_a_machine_that_stays_slow_is_not_waited_for() -> None:
     assert len(calls) == 8
 
 
-def test_a_reference_clock_that_stands_is_not_read_for_ever() -> None:
+def test_a_broken_reference_clock_is_not_read_for_ever() -> None:
     machine = Machine(0.1e-3)
     machine.timer = Timer(machine._call_s, machine._kernel_s, lambda: math.nan, 2e-4)
     assert math.isnan(machine.timer.first_look(0.1e-3, None).slowdown or 0.0)
