@@ -46,7 +46,8 @@ def main() -> None:
             while not (measured := measurer.measure([point])[0]).ok:
                 point = space.sample(rng)
             assert measured.estimate_s is not None
-            both = interleave(measurer.load([point, point]), ROUNDS, BUDGET_S, seed=number)
+            pair = measurer.load([point, point])
+            both = interleave(pair, ROUNDS, BUDGET_S, number, measurer.slowdown)
         low, ratio, high = paired_ratio(both[0][1], both[1][1], seed=number)
         near, honest = abs(ratio - 1) < 0.02, low <= 1 <= high
         fine += near or honest

@@ -70,7 +70,8 @@ def theirs(
 def careful(task: Task, hardware: hw.Hardware, points: Sequence[Point]) -> list[float]:
     """Each candidate's time, from many rounds over all of them."""
     with LocalMeasurer(task, hardware, workers=1) as measurer:
-        timed = interleave(measurer.load(points), CAREFUL_ROUNDS, budget_s=60.0)
+        kernels = measurer.load(points)
+        timed = interleave(kernels, CAREFUL_ROUNDS, 60.0, slowdown=measurer.slowdown)
     return [float(np.median(samples)) if samples else float("inf") for _, samples in timed]
 
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -94,10 +94,12 @@ def vendor_lines(
             else:
                 vendors[f"{library} {vendor.version}"] = vendor
         kernels: list[Kernel] = list(vendors.values())
+        slowdown: Callable[[], float | None] | None = None
         if finalists:
             measurer = stack.enter_context(LocalMeasurer(task, hardware, workers=1, seed=seed + 1))
             kernels += measurer.load(finalists)
-        timed = interleave(kernels, ROUNDS, _KERNEL_S * len(kernels), seed)
+            slowdown = measurer.slowdown
+        timed = interleave(kernels, ROUNDS, _KERNEL_S * len(kernels), seed, slowdown)
     timings = [Timing.of(samples, seed) if samples else None for _, samples in timed]
     ours = zip(finalists, timings[len(vendors) :], strict=True)
     theirs = zip(vendors, timings, strict=False)

@@ -22,7 +22,7 @@ from schedenv.tuning.finalists import FINALISTS, ROUNDS, Comparer, Timing, inter
 MOST_KERNELS = 64
 """Kernels held ready at once; attempts with more finalists together are timed in several groups."""
 
-_KERNEL_S = 0.4
+_KERNEL_S = 0.8
 """Seconds of sampling for each kernel of a group; slow ones get fewer samples."""
 
 _FEWEST_SAMPLES = 4
@@ -67,12 +67,14 @@ def confirm_all(
 
     anchor = _anchor(attempts)
     first: Samples = {}
+    slowdowns: list[float] = []
     results: list[Confirmed] = []
     for seed, group in enumerate(_groups(attempts)):
         finalists = {point for attempt in group for point in _finalists(attempt, group)}
         points = sorted(finalists | ({anchor} if anchor is not None else set()))
         on_group(1 + len(points))
-        samples = _sample(open_comparer or open_local, [UNTUNED, *points], seed)
+        samples, told = _sample(open_comparer or open_local, [UNTUNED, *points], seed)
+        slowdowns += told
         if not _timed(UNTUNED, samples):
             raise MachineError(
                 f"the untuned program of {task.name} cannot be timed; run: schedenv doctor"
@@ -80,7 +82,9 @@ def confirm_all(
         first = first or samples
         factor = _factor(anchor, first, samples)
         results += [_judge(attempt, group, samples, factor) for attempt in group]
-    return Finals(task.name, _second_half(first[UNTUNED]).latency_s, tuple(results))
+    untuned_s = _second_half(first[UNTUNED]).latency_s
+    slowdown = robust_estimate(slowdowns) if slowdowns else None
+    return Finals(task.name, untuned_s, tuple(results), slowdown)
 
 
 def _factor(anchor: Point | None, first: Samples, samples: Samples) -> float:
@@ -139,12 +143,20 @@ def _anchor(attempts: Sequence[Attempt]) -> Point | None:
     return min(found)[1] if found else None
 
 
-def _sample(open_comparer: Open, points: Sequence[Point], seed: int) -> Samples:
+def _sample(open_comparer: Open, points: Sequence[Point], seed: int) -> tuple[Samples, list[float]]:
+    """Samples of each point, and the machine's slowdowns meanwhile."""
+    slowdowns: list[float] = []
+
+    def slowdown() -> float | None:
+        now = comparer.slowdown()
+        slowdowns.extend(() if now is None else (now,))
+        return now
+
     # Other inputs than in any search: a kernel that is right for those alone is caught.
     with open_comparer(2**20 + seed) as comparer:
         kernels = comparer.load(points)
-        timed = interleave(kernels, ROUNDS, _KERNEL_S * len(points), seed)
-    return {result.point: samples for result, samples in timed}
+        timed = interleave(kernels, ROUNDS, _KERNEL_S * len(points), seed, slowdown)
+    return {result.point: samples for result, samples in timed}, slowdowns
 
 
 def _first_half(samples_s: Sequence[float]) -> Sequence[float]:

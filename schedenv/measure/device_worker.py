@@ -87,8 +87,8 @@ class DeviceWorker:
                 return self._acquire(request)
             case messages.Run():
                 return self._run(request)
-            case messages.Sample():
-                return self._sample(request)
+            case messages.Sample() | messages.Probe():
+                return self._compare(request)
             case messages.Drop():
                 self._give_back()
                 return messages.Ready()
@@ -238,6 +238,9 @@ class DeviceWorker:
         look = timer.first_look(first_call_s, request.incumbent_s)
         return look if described is not None else msgspec.structs.replace(look, slowdown=None)
 
+    def _compare(self, request: messages.Sample | messages.Probe) -> messages.Response:
+        return self._probe() if isinstance(request, messages.Probe) else self._sample(request)
+
     def _sample(self, request: messages.Sample) -> messages.Response:
         session, number = self._session, request.job % len(self._data.sets)
         if session is None or self._held is None or number not in self._sets:
@@ -249,6 +252,17 @@ class DeviceWorker:
             reason = f"{self._held.offer.address}: {tvm_adapter.first_line(error)}"
             return messages.Lost(reason, ran=True)
         return messages.Sampled(request.job, sample_s)
+
+    def _probe(self) -> messages.Response:
+        session = self._session
+        if session is None or self._held is None or session.description is None:
+            return messages.Probed(None)
+        undisturbed_s = session.description.peaks.reference_s
+        try:
+            now = timing.slowdown_now(lambda: session.reference_s() or 0.0, undisturbed_s)
+        except Exception as error:
+            return messages.Lost(f"{self._held.offer.address}: {tvm_adapter.first_line(error)}")
+        return messages.Probed(now)
 
     def _explain(
         self, error: Exception, job: int, held: Held, *, called: bool

@@ -87,6 +87,11 @@ class Job:
             return ()
         return tuple(drift or 1.0 for look, drift in self.looks for _ in look.samples_s)
 
+    @property
+    def slowdowns(self) -> tuple[float, ...]:
+        """The reference kernel's of each look that has one."""
+        return tuple(look.slowdown for look, _ in self.looks if look.slowdown is not None)
+
     def estimate_s(self, first: int) -> float:
         """Median of `estimates_s`."""
         return statistics.median(self.estimates_s(first))

@@ -22,8 +22,8 @@ from schedenv.measure.floor import floor_s
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.known import KnownResults
 from schedenv.measure.nursery import Nursery
-from schedenv.measure.pool import Limits, WorkerPool
-from schedenv.measure.process import Spawn
+from schedenv.measure.pool import Ended, Limits, WorkerPool
+from schedenv.measure.process import Spawn, WorkerProcess
 from schedenv.measure.result import Result
 from schedenv.measure.running import OUTDATED, Runner
 from schedenv.measure.scratch import make_scratch
@@ -250,15 +250,35 @@ class LocalMeasurer:
         assert job.worker is not None
         assert job.result is not None
         limit_s = self._limits.run_s(job.result.estimate_s)
-        with self._turns.timing():
-            job.worker.ask(messages.Sample(job.id, number), limit_s)
-            answer = self._live.wait_for(job.worker)
+        answer = self._ask(job.worker, messages.Sample(job.id, number), limit_s)
         if not isinstance(answer, messages.Sampled):
             raise WorkerError(
                 f"the worker comparing finalists gave no sample within {limit_s:.3g} s, "
                 "though it had timed the same kernel before; run again on a quieter machine"
             )
         return answer.sample_s
+
+    def slowdown(self) -> float | None:
+        """How much slower than undisturbed the machine is now.
+
+        Raises:
+            WorkerError: The worker died or is overdue.
+        """
+        limit_s = self._limits.run_s(None)
+        answer = self._ask(self._live.workers[0], messages.Probe(), limit_s)
+        if not isinstance(answer, messages.Probed):
+            raise WorkerError(
+                "the worker comparing finalists could not time the reference kernel within "
+                f"{limit_s:.3g} s; run again on a quieter machine"
+            )
+        return answer.slowdown
+
+    def _ask(
+        self, worker: WorkerProcess, request: messages.MeasuringRequest, limit_s: float
+    ) -> messages.Response | Ended:
+        with self._turns.timing():
+            worker.ask(request, limit_s)
+            return self._live.wait_for(worker)
 
     # -- workers --------------------------------------------------------------------------------
 

@@ -103,13 +103,18 @@ class Sample(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
+class Probe(msgspec.Struct, frozen=True, tag=True):
+    """Time the reference kernel: how disturbed is the machine now?"""
+
+
 class Drop(msgspec.Struct, frozen=True, tag=True):
     """Forget all jobs but one; None keeps none."""
 
     keep: int | None = None
 
 
-Request = Lower | Build | Run | LookAgain | Sample | Drop
+MeasuringRequest = Run | LookAgain | Sample | Probe
+Request = Lower | Build | MeasuringRequest | Drop
 DeviceRequest = Request | Acquire
 
 
@@ -177,6 +182,15 @@ class Sampled(msgspec.Struct, frozen=True, tag=True):
     sample_s: float
 
 
+class Probed(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Probe`: the reference kernel's time over its undisturbed time.
+
+    None if there is no reference kernel.
+    """
+
+    slowdown: float | None
+
+
 class Acquired(msgspec.Struct, frozen=True, tag=True):
     """The answer to `Acquire`: the device's address, such as `127.0.0.1:9091`."""
 
@@ -204,7 +218,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Response = Ready | Lowered | Built | Ran | Looked | Sampled | Acquired | Lost | Failed
+Response = Ready | Lowered | Built | Ran | Looked | Sampled | Probed | Acquired | Lost | Failed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

@@ -57,8 +57,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         drifts: For each sample, how much slower than its own estimate the yardstick (a good
             candidate, see `schedenv.measure.running`) ran in the same moment; empty if there was
             none to compare with.
-        slowdowns: How much slower than undisturbed the reference kernel was just before the
-            candidate was timed; shows how busy the machine was.
+        slowdowns: How much slower than undisturbed the reference kernel was just before and after
+            the samples were taken, one for each sequence of samples; shows how busy the machine
+            was.
         estimate_s: `robust_estimate` of the corrected samples; of a candidate close to the
             fastest one, the median over several turns beside the yardstick. None unless `status`
             is OK.

@@ -169,12 +169,27 @@ class RpcMeasurer:
         limit_s = self._limits.run_s(job.result.estimate_s) + self._limits.grace_s
         answer = self._ask(self._live.workers[0], messages.Sample(job.id, number), limit_s)
         if not isinstance(answer, messages.Sampled):
-            reason = answer.reason if isinstance(answer, messages.Lost) else "no answer"
-            raise DeviceLostError(
-                f"the device on which the finalists were compared is lost ({reason}); look with: "
-                f"{status_command(self._fleet.tracker)}"
-            )
+            raise self._lost(answer)
         return answer.sample_s
+
+    def slowdown(self) -> float | None:
+        """How much slower than undisturbed the device is now; None if it times no reference.
+
+        Raises:
+            DeviceLostError: The device does not answer any more.
+        """
+        limit_s = self._limits.run_s(None) + self._limits.grace_s
+        answer = self._ask(self._live.workers[0], messages.Probe(), limit_s)
+        if not isinstance(answer, messages.Probed):
+            raise self._lost(answer)
+        return answer.slowdown
+
+    def _lost(self, answer: messages.Response | Ended) -> DeviceLostError:
+        reason = answer.reason if isinstance(answer, messages.Lost) else "no answer"
+        return DeviceLostError(
+            f"the device on which the finalists were compared is lost ({reason}); look with: "
+            f"{status_command(self._fleet.tracker)}"
+        )
 
     def close(self) -> None:
         """Kill the workers, which frees the devices, and remove the scratch directory."""

@@ -181,7 +181,7 @@ class Runner:
             result,
             samples_s=job.samples_s,
             drifts=job.drifts,
-            slowdowns=(ran.look.slowdown,) if ran.look and ran.look.slowdown else (),
+            slowdowns=job.slowdowns,
             estimate_s=None if unfit else job.estimate_s(0),
             early_stopped=ran.look is not None and ran.look.early_stopped,
             max_error=ran.max_error,
@@ -320,6 +320,7 @@ def _with_looks(job: Job, result: Result, run_s: float) -> Result:
         result,
         samples_s=job.samples_s,
         drifts=job.drifts,
+        slowdowns=job.slowdowns,
         estimate_s=job.estimate_s(first=1),
         phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
     )

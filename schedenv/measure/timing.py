@@ -1,9 +1,10 @@
 """How often a kernel is timed: a cheap first look, repeats only where they can matter.
 
-The first look also times the reference kernel, so that the records show how disturbed the machine
-was. The samples are not corrected by it: what slows pure arithmetic down (a neighbour on the
-sibling hardware thread, a lower clock) leaves other kernels alone, and correcting those makes them
-look faster than they are.
+The reference kernel is timed before and after each look. Where it was slow, a neighbour had part
+of a core, and the look is taken once more: what counts is the calmer of the two. The samples are
+not corrected by it: what slows pure arithmetic down (a neighbour on the sibling hardware thread, a
+lower clock) doubles the time of some kernels and leaves others alone, and correcting those makes
+them look faster than they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ HOPELESS_FACTOR = 2.5
 CLOSE_FACTOR = 1.15
 """A candidate within this factor of the incumbent is looked at again, at another moment."""
 
+CALM = 1.15
+"""The moments count as calm in which the reference kernel is slowed down by less."""
+
 _COLD_FACTOR = 1.5
 _BARELY_COLD_S = 4e-3
 _NEVER_COLD_S = 10e-3
@@ -33,8 +37,10 @@ _LONG_CALL_S = 0.1
 _SHORTEST_CALL_S = 1e-7
 _SECOND_SAMPLES = 4
 _REFERENCES = 4
-_SETTLED = 1.15
+_REFERENCES_NOW = 2
 _SETTLING_S = 3e-3
+_TRIES = 2
+_LONG_LOOK_S = 20e-3
 _UNCOUNTED = 4
 
 
@@ -43,8 +49,8 @@ class Look(msgspec.Struct, frozen=True):
 
     Attributes:
         samples_s: As the clock gave them, seconds a call.
-        slowdown: The reference kernel's time over its undisturbed time, just before; None if it
-            was not timed.
+        slowdown: The reference kernel's time over its undisturbed time, just before or, if that
+            is longer, just after; None if it was not timed.
         early_stopped: Whether it was cut short because the kernel is clearly too slow.
     """
 
@@ -93,25 +99,45 @@ class Timer:
             # The clock is broken; whoever asked will see.
             return Look(tuple(samples), slowdown)
         if rough_s < samples[0] < _LONG_CALL_S:
-            samples += self._second_opinion(samples[0], first_call_s)
+            second = self._second_opinion(samples[0], first_call_s, slowdown)
+            samples += second.samples_s
+            slowdown = second.slowdown or slowdown
         call_s = min(samples)
         if call_s > rough_s or call_s >= _LONG_CALL_S:
             return Look(tuple(samples), slowdown, early_stopped=call_s > hopeless_s)
-        return Look(self.look(call_s).samples_s, slowdown)
+        return self._calmest(call_s, sample_count(call_s), slowdown)
 
-    def _second_opinion(self, call_s: float, first_call_s: float) -> Sequence[float]:
+    def _second_opinion(self, call_s: float, first_call_s: float, slowdown: float) -> Look:
         """More samples of what seems to be slow: a burst of noise may have hit that one call."""
         if call_s <= _WAKING_S:
             # Most of a short call may be sleeping threads.
-            return self._kernel_s(calls_per_sample(call_s), _SECOND_SAMPLES)
+            return self._calmest(call_s, _SECOND_SAMPLES, slowdown)
         if min(call_s, first_call_s) > _BARELY_COLD_S:
             # Little of a call of milliseconds is cold caches: the verifying call tells as much.
-            return [first_call_s]
-        return [self._call_s()]
+            return Look((first_call_s,), slowdown)
+        return Look((self._call_s(),), slowdown)
 
     def look(self, call_s: float) -> Look:
         """Time a kernel whose calls are known to last about `call_s`."""
-        return Look(tuple(self._kernel_s(calls_per_sample(call_s), sample_count(call_s))))
+        return self._calmest(call_s, sample_count(call_s), self._slowdown())
+
+    def _calmest(self, call_s: float, count: int, before: float) -> Look:
+        """Take `count` samples, and if that was no calm moment but a short one, again.
+
+        What is kept is chosen by the reference kernel alone, so that it is nobody's luck.
+        """
+        number = calls_per_sample(call_s)
+        calmest = Look((), math.inf)
+        for _ in range(_TRIES if call_s * number * count < _LONG_LOOK_S else 1):
+            samples_s = tuple(self._kernel_s(number, count))
+            after = slowdown_now(self._reference_s, self._undisturbed_s)
+            slowdown = max(before, after)
+            if not calmest.samples_s or slowdown < (calmest.slowdown or math.inf):
+                calmest = Look(samples_s, slowdown)
+            if slowdown < CALM:
+                break
+            before = after
+        return calmest
 
     def _slowdown(self) -> float:
         """How much slower than undisturbed the reference kernel is, once cores that idled are not.
@@ -123,10 +149,15 @@ class Timer:
         spent_s = sum(references)
         while True:
             slowdown = robust_estimate(references[-_REFERENCES:]) / self._undisturbed_s
-            if slowdown < _SETTLED or not spent_s < _SETTLING_S:
+            if slowdown < CALM or not spent_s < _SETTLING_S:
                 return slowdown
             references.append(self._reference_s())
             spent_s += references[-1]
+
+
+def slowdown_now(reference_s: Callable[[], float], undisturbed_s: float) -> float:
+    """How much slower than undisturbed the reference kernel is at this moment."""
+    return max(reference_s() for _ in range(_REFERENCES_NOW)) / undisturbed_s
 
 
 def calls_per_sample(call_s: float) -> int:

@@ -64,9 +64,10 @@ class Worker:
 
     def handle(self, request: messages.Request) -> messages.Response:
         """Serve one request."""
-        if isinstance(request, messages.Run | messages.LookAgain | messages.Sample):
+        if isinstance(request, messages.MeasuringRequest):
             self._stay_beside_pool()
-        elif self._placement is not None:
+            return self._measure(request)
+        if self._placement is not None:
             self._placement.anywhere()
         match request:
             case messages.Lower():
@@ -74,6 +75,13 @@ class Worker:
                 return self._lower(request)
             case messages.Build():
                 return self._build(request)
+            case messages.Drop():
+                self._lowered.clear()
+                self._jobs = {job: self._jobs[job] for job in self._jobs if job == request.keep}
+                return messages.Ready()
+
+    def _measure(self, request: messages.MeasuringRequest) -> messages.Response:
+        match request:
             case messages.Run():
                 return self._run(request)
             case messages.LookAgain():
@@ -84,10 +92,9 @@ class Worker:
                 uncounted = timing.uncounted_samples(request.number)
                 *_, sample_s = self._time(request.job, request.number, uncounted + 1)
                 return messages.Sampled(request.job, sample_s)
-            case messages.Drop():
-                self._lowered.clear()
-                self._jobs = {job: self._jobs[job] for job in self._jobs if job == request.keep}
-                return messages.Ready()
+            case messages.Probe():
+                now = timing.slowdown_now(self._reference.time_s, self._undisturbed_s)
+                return messages.Probed(now)
 
     def _stay_beside_pool(self) -> None:
         if self._placement is None:

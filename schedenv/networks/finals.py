@@ -44,7 +44,8 @@ def _confirm(kernel: TunedKernel, search: Search, bench: Bench) -> None:
     records = search.store.records(kernel.task.content_hash)
     points = best_candidates([record.result for record in records], FINALISTS)
     with LocalMeasurer(kernel.task, search.hardware, workers=1, bench=bench) as measurer:
-        compared = interleave(measurer.load(points), ROUNDS, BUDGET_S, search.seed)
+        kernels = measurer.load(points)
+        compared = interleave(kernels, ROUNDS, BUDGET_S, search.seed, measurer.slowdown)
     timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
     if not timed:
         raise MachineError(

@@ -21,6 +21,7 @@ from schedenv.errors import DeviceLostError, MachineError
 from schedenv.hardware import Hardware
 from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import Result, robust_estimate
+from schedenv.measure.timing import CALM
 from schedenv.space import UNTUNED, Point
 from schedenv.tasks import Task
 
@@ -30,6 +31,7 @@ BUDGET_S = 12.0
 
 _BOOTSTRAPS = 2000
 _FEWEST_ROUNDS = 4
+_PATIENCE_S = 0.025
 _DEVICES = 3
 """Devices that may be lost, one after the other, before the comparison is given up."""
 
@@ -52,6 +54,10 @@ class Comparer(Protocol):
 
     def load(self, points: Sequence[Point]) -> Sequence[Kernel]:
         """Build, verify and time points, and keep them loaded."""
+        ...
+
+    def slowdown(self) -> float | None:
+        """How much slower than undisturbed the machine is now; None if nobody can tell."""
         ...
 
 
@@ -141,11 +147,17 @@ def best_candidates(results: Sequence[Result], count: int = FINALISTS) -> list[P
 
 
 def interleave(
-    kernels: Sequence[Kernel], rounds: int, budget_s: float, seed: int = 0
+    kernels: Sequence[Kernel],
+    rounds: int,
+    budget_s: float,
+    seed: int = 0,
+    slowdown: Callable[[], float | None] | None = None,
 ) -> list[tuple[Result, tuple[float, ...]]]:
     """Time kernels against each other: one sample of each a round, in random order.
 
-    Drift and bursts of noise then hit all of them alike.
+    Drift and bursts of noise then hit all of them alike. A sample taken in a disturbed moment is
+    taken again, a few times: a neighbour that has part of a core doubles the time of one kernel and
+    leaves another alone.
 
     Args:
         kernels: The finalists and what they are compared with.
@@ -153,6 +165,8 @@ def interleave(
             share of the budget is sampled in every n-th round only.
         budget_s: Stop after about this long, but not before four rounds.
         seed: Of the order.
+        slowdown: Tells how much slower than undisturbed the machine is now, as `Comparer.slowdown`
+            does; None to take every sample as it comes.
 
     Returns:
         For each kernel its first result and its samples (none for one that failed).
@@ -171,8 +185,28 @@ def interleave(
             break
         for index in rng.permutation(good):
             if number < _FEWEST_ROUNDS or number % strides[index] == 0:
-                samples[index].append(kernels[index].sample_s())
+                samples[index].append(_calm_sample_s(kernels[index], slowdown))
     return [(kernel.result, tuple(taken)) for kernel, taken in zip(kernels, samples, strict=True)]
+
+
+def _calm_sample_s(kernel: Kernel, slowdown: Callable[[], float | None] | None) -> float:
+    """A sample of the calmest moment of a few, which the kernel's own time has no part in."""
+    if slowdown is None:
+        return kernel.sample_s()
+    end_s = time.monotonic() + _PATIENCE_S
+    calmest, kept_s = math.inf, None
+    before = slowdown()
+    while True:
+        sample_s = kernel.sample_s()
+        after = slowdown()
+        if before is None or after is None:
+            return sample_s
+        disturbed = max(before, after)
+        if kept_s is None or disturbed < calmest:
+            calmest, kept_s = disturbed, sample_s
+        if calmest < CALM or time.monotonic() > end_s:
+            return kept_s
+        before = after
 
 
 def confirm(
@@ -230,6 +264,12 @@ def _compare(
     for _ in range(_DEVICES - 1):
         # Other inputs than during the search: a kernel that is right for those alone is caught.
         with contextlib.suppress(DeviceLostError), open_comparer(seed + 1) as comparer:
-            return interleave(comparer.load(points), ROUNDS, BUDGET_S, seed)
+            return _take_turns(comparer, points, seed)
     with open_comparer(seed + 1) as comparer:
-        return interleave(comparer.load(points), ROUNDS, BUDGET_S, seed)
+        return _take_turns(comparer, points, seed)
+
+
+def _take_turns(
+    comparer: Comparer, points: Sequence[Point], seed: int
+) -> list[tuple[Result, tuple[float, ...]]]:
+    return interleave(comparer.load(points), ROUNDS, BUDGET_S, seed, comparer.slowdown)

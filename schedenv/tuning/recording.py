@@ -17,7 +17,7 @@ import numpy as np
 
 from schedenv import hardware as hw
 from schedenv.errors import MachineError, OutputDirError
-from schedenv.measure.local import Loaded, LocalMeasurer
+from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.measurer import Measurer
 from schedenv.measure.result import Result, Status
 from schedenv.measure.table import (
@@ -33,7 +33,7 @@ from schedenv.records import RecordStore
 from schedenv.space import SPACE_VERSION, UNTUNED, Point, Restriction, Space, SubSpace
 from schedenv.tasks import Task
 from schedenv.tuning import run_dir
-from schedenv.tuning.finalists import interleave
+from schedenv.tuning.finalists import Comparer, interleave
 from schedenv.tuning.groups import Group, append_group, read_groups
 from schedenv.tuning.tabulate import Estimate, estimates_of, find_optimum, leaders, make_rows
 
@@ -63,12 +63,8 @@ _METHOD = (
 )
 
 
-class LoadingMeasurer(Measurer, Protocol):
+class LoadingMeasurer(Measurer, Comparer, Protocol):
     """A measurer that can also keep kernels loaded; `LocalMeasurer` is one."""
-
-    def load(self, points: Sequence[Point]) -> list[Loaded]:
-        """Build, verify and time points, and keep them loaded."""
-        ...
 
 
 OpenMeasurer = Callable[[int, int | None], AbstractContextManager[LoadingMeasurer]]
@@ -343,7 +339,8 @@ class _Recorder:
         with self._open(seed, 1) as measurer:
             for chunk in chunks[done:]:
                 kernels = list(dict.fromkeys([*references, *chunk]))
-                timed = interleave(measurer.load(kernels), rounds, _GROUP_BUDGET_S, seed)
+                loaded = measurer.load(kernels)
+                timed = interleave(loaded, rounds, _GROUP_BUDGET_S, seed, measurer.slowdown)
                 samples = {str(result.point): taken for result, taken in timed if taken}
                 self._groups.append(Group(turn, samples))
                 append_group(path, self._groups[-1])

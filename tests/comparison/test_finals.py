@@ -36,6 +36,7 @@ class Comparer:
     """
 
     opened: list[list[Point]]
+    now: float | None = None
 
     def __init__(self) -> None:
         self.opened = []
@@ -57,6 +58,9 @@ class Comparer:
     def load(self, points: Sequence[Point]) -> list[Kernel]:
         self.opened.append(list(points))
         return [self._kernel(point) for point in points]
+
+    def slowdown(self) -> float | None:
+        return self.now
 
     def _kernel(self, point: Point) -> Kernel:
         each_s = UNTUNED_S if point == UNTUNED else point.values[0] * 1e-6
@@ -92,6 +96,16 @@ def test_each_attempt_is_judged_by_its_fastest_finalist(
         assert judged[nothing] == (None, pytest.approx(UNTUNED_S))
     # A point that two contestants found is timed once.
     assert told == [len(comparer.opened[0])] == [6]
+
+
+def test_finals_say_how_disturbed_the_machine_was(tiny_task: Task, hardware: Hardware) -> None:
+    comparer = Comparer()
+    assert (
+        confirm_all(tiny_task, hardware, [entered("a", 9)], open_comparer=comparer).slowdown is None
+    )
+    comparer.now = 1.1
+    finals = confirm_all(tiny_task, hardware, [entered("a", 9)], open_comparer=comparer)
+    assert finals.slowdown == pytest.approx(1.1)
 
 
 def test_groups_are_put_to_one_scale_by_the_kernel_that_all_have(

@@ -183,6 +183,9 @@ def test_loaded_kernels_give_samples_until_others_are_loaded(
         kernels = measurer.load([UNTUNED, *points_of(tiny_space, 2)])
         assert all(kernel.result.ok for kernel in kernels)
         assert min(kernel.sample_s() for kernel in kernels for _ in range(2)) > 0
+        slowdown = measurer.slowdown()
+        assert slowdown is not None
+        assert slowdown > 0.5
 
 
 @pytest.mark.slow

@@ -291,6 +291,10 @@ def test_a_finalist_that_crashes_does_not_keep_the_others_from_being_sampled(
         assert last.result.ok
         assert untuned.sample_s() > 0
         assert last.sample_s() > 0
+        for pid in family_of(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="could not time the reference kernel within"):
+            measurer.slowdown()
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What is reported at the end of a run."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,14 @@ from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status, robust_estimate
 from schedenv.space import UNTUNED, Point, Space
 from schedenv.tasks import Task
-from schedenv.tuning.finalists import Timing, best_candidates, confirm, paired_ratio
+from schedenv.tuning import finalists
+from schedenv.tuning.finalists import (
+    Timing,
+    best_candidates,
+    confirm,
+    interleave,
+    paired_ratio,
+)
 
 from .synthetic import failed, ok
 
@@ -74,6 +83,46 @@ def test_the_verdict_on_a_real_machine_has_a_winner_at_least_as_good_as_the_base
     if verdict.point == UNTUNED:
         assert verdict.ratios == (1.0, 1.0, 1.0)
         assert verdict.tuned.samples_s == verdict.baseline.samples_s
+
+
+class Kernel:
+    """Takes longer each time."""
+
+    def __init__(self) -> None:
+        self.result = ok(at(0), 1.0)
+        self.samples = 0
+
+    def sample_s(self) -> float:
+        self.samples += 1
+        return float(self.samples)
+
+
+def one_sample(slowdown: Callable[[], float | None] | None) -> tuple[float, int]:
+    """What is kept of the samples taken in one round, and how many those were."""
+    kernel = Kernel()
+    ((_, (kept_s,)),) = interleave([kernel], 1, 1.0, slowdown=slowdown)
+    return kept_s, kernel.samples
+
+
+def told(*slowdowns: float | None) -> Callable[[], float | None]:
+    rest: Iterator[float | None] = iter(slowdowns)
+    return lambda: next(rest)
+
+
+def test_a_sample_of_a_disturbed_moment_is_taken_again_until_one_is_calm() -> None:
+    assert one_sample(told(1.0, 1.1)) == (1.0, 1)
+    assert one_sample(told(1.0, 1.6, 1.2, 1.1, 1.0)) == (4.0, 4)
+
+
+def test_when_no_moment_is_calm_the_calmest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 0.01, 0.02, 0.03])
+    monkeypatch.setattr(finalists.time, "monotonic", lambda: next(clock))
+    assert one_sample(told(1.5, 1.4, 1.3, 1.9)) == (2.0, 3)
+
+
+def test_samples_are_taken_as_they_come_where_nobody_can_tell() -> None:
+    assert one_sample(None) == (1.0, 1)
+    assert one_sample(told(None, None)) == (1.0, 1)
 
 
 @pytest.mark.slow

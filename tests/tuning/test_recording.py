@@ -42,6 +42,9 @@ class ScriptedMachine(ScriptedMeasurer):
         self.loaded += points
         return [ScriptedLoaded(self.judge(point)) for point in points]
 
+    def slowdown(self) -> float:
+        return 1.0
+
     def _measure(self, point: Point, on_result: Callable[[Result], None] | None) -> Result:
         if point != UNTUNED:
             return super()._measure(point, on_result)

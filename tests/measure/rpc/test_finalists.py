@@ -53,6 +53,7 @@ def test_a_finalist_that_crashes_does_not_keep_the_others_from_being_sampled(
         assert last.result.ok
         assert untuned.sample_s() > 0
         assert last.sample_s() > 0
+        assert (measurer.slowdown() or 0.0) > 0.5
     fleet.wait_for_queue(lambda queue: queue.free == 2)
 
 
@@ -66,6 +67,8 @@ def test_losing_the_device_of_loaded_kernels_says_where_to_look(
         server.kill()
         with pytest.raises(DeviceLostError) as raised:
             kernel.sample_s()
+        with pytest.raises(DeviceLostError):
+            measurer.slowdown()
     text = str(raised.value)
     assert text.startswith("the device on which the finalists were compared is lost (127.0.0.1:")
     assert text.endswith(f"; look with: schedenv fleet status --tracker {own_fleet.address}")

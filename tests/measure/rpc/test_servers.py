@@ -34,6 +34,9 @@ def test_a_plain_server_of_tvm_can_be_used_but_does_not_say_what_it_is(
     with RpcMeasurer(tiny_task, hardware, own_fleet.fleet, workers=1) as measurer:
         (result,) = measurer.measure(points.take(1))
     assert result.ok
+    with RpcMeasurer(tiny_task, hardware, own_fleet.fleet, workers=1) as measurer:
+        measurer.load(points.take(1))
+        assert measurer.slowdown() is None
     assert result.slowdowns == ()
 
 
