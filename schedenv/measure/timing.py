@@ -1,10 +1,9 @@
 """How often a kernel is timed: a cheap first look, repeats only where they can matter.
 
-The reference kernel is timed before and after each look. Where it was slow, a neighbour had part
-of a core, and the look is taken once more: what counts is the calmer of the two. The samples are
-not corrected by it: what slows pure arithmetic down (a neighbour on the sibling hardware thread, a
-lower clock) doubles the time of some kernels and leaves others alone, and correcting those makes
-them look faster than they are.
+The reference kernel is timed before and after each look, so that the records show whether a
+neighbour had part of a core. The samples are not corrected by it: what slows pure arithmetic down
+(a neighbour on the sibling hardware thread, a lower clock) doubles the time of some kernels and
+leaves others alone, and correcting those makes them look faster than they are.
 """
 
 from __future__ import annotations
@@ -39,8 +38,6 @@ _SECOND_SAMPLES = 4
 _REFERENCES = 4
 _REFERENCES_NOW = 2
 _SETTLING_S = 3e-3
-_TRIES = 2
-_LONG_LOOK_S = 20e-3
 _UNCOUNTED = 4
 
 
@@ -99,45 +96,29 @@ class Timer:
             # The clock is broken; whoever asked will see.
             return Look(tuple(samples), slowdown)
         if rough_s < samples[0] < _LONG_CALL_S:
-            second = self._second_opinion(samples[0], first_call_s, slowdown)
-            samples += second.samples_s
-            slowdown = second.slowdown or slowdown
+            samples += self._second_opinion(samples[0], first_call_s)
         call_s = min(samples)
         if call_s > rough_s or call_s >= _LONG_CALL_S:
             return Look(tuple(samples), slowdown, early_stopped=call_s > hopeless_s)
-        return self._calmest(call_s, sample_count(call_s), slowdown)
+        return self._look(call_s, slowdown)
 
-    def _second_opinion(self, call_s: float, first_call_s: float, slowdown: float) -> Look:
+    def _second_opinion(self, call_s: float, first_call_s: float) -> Sequence[float]:
         """More samples of what seems to be slow: a burst of noise may have hit that one call."""
         if call_s <= _WAKING_S:
             # Most of a short call may be sleeping threads.
-            return self._calmest(call_s, _SECOND_SAMPLES, slowdown)
+            return self._kernel_s(calls_per_sample(call_s), _SECOND_SAMPLES)
         if min(call_s, first_call_s) > _BARELY_COLD_S:
             # Little of a call of milliseconds is cold caches: the verifying call tells as much.
-            return Look((first_call_s,), slowdown)
-        return Look((self._call_s(),), slowdown)
+            return [first_call_s]
+        return [self._call_s()]
 
     def look(self, call_s: float) -> Look:
         """Time a kernel whose calls are known to last about `call_s`."""
-        return self._calmest(call_s, sample_count(call_s), self._slowdown())
+        return self._look(call_s, slowdown_now(self._reference_s, self._undisturbed_s))
 
-    def _calmest(self, call_s: float, count: int, before: float) -> Look:
-        """Take `count` samples, and if that was no calm moment but a short one, again.
-
-        What is kept is chosen by the reference kernel alone, so that it is nobody's luck.
-        """
-        number = calls_per_sample(call_s)
-        calmest = Look((), math.inf)
-        for _ in range(_TRIES if call_s * number * count < _LONG_LOOK_S else 1):
-            samples_s = tuple(self._kernel_s(number, count))
-            after = slowdown_now(self._reference_s, self._undisturbed_s)
-            slowdown = max(before, after)
-            if not calmest.samples_s or slowdown < (calmest.slowdown or math.inf):
-                calmest = Look(samples_s, slowdown)
-            if slowdown < CALM:
-                break
-            before = after
-        return calmest
+    def _look(self, call_s: float, before: float) -> Look:
+        samples_s = tuple(self._kernel_s(calls_per_sample(call_s), sample_count(call_s)))
+        return Look(samples_s, max(before, slowdown_now(self._reference_s, self._undisturbed_s)))
 
     def _slowdown(self) -> float:
         """How much slower than undisturbed the reference kernel is, once cores that idled are not.
