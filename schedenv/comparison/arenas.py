@@ -140,6 +140,7 @@ class LiveArena:
                 title,
                 finals[title].untuned_s,
                 min(result.latency_s for result in finals[title].results),
+                finals[title].slowdown,
             )
             for title in self._tasks
             if title in finals

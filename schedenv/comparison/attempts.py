@@ -127,11 +127,13 @@ class Facts(msgspec.Struct, frozen=True):
         untuned_s: The untuned program, seconds a call: what a user has without any search.
         best_s: The known optimum of a recorded table; otherwise the fastest kernel that anybody
             found in this race.
+        slowdown: Of the machine in the finals, as `Finals.slowdown`; None on a recorded table.
     """
 
     title: str
     untuned_s: float
     best_s: float
+    slowdown: float | None = None
 
 
 def write_results(path: Path, attempts: Iterable[Attempt], facts: Sequence[Facts]) -> None:

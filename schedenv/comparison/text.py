@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.table import Table
 
+from schedenv.comparison.attempts import Facts
 from schedenv.comparison.scores import Axis
 from schedenv.comparison.statistics import Interval
 from schedenv.comparison.summary import Standing, Summary
+from schedenv.measure.timing import CALM
 
 _COLUMNS_ON_SCREEN = 6
 
@@ -117,7 +119,7 @@ def sections(summary: Summary) -> list[Section]:
         ),
         Section(
             "Tasks",
-            "",
+            _beside_a_neighbour(summary.facts),
             ("task", "untuned, us", "best known, us", "times faster"),
             tuple(
                 (
@@ -139,6 +141,21 @@ def sections(summary: Summary) -> list[Section]:
             ),
         ),
     ]
+
+
+def _beside_a_neighbour(facts: Sequence[Facts]) -> str:
+    """Which finals were disturbed all the time; empty if none was."""
+    disturbed = [
+        f"{fact.title} ({fact.slowdown:.2f})"
+        for fact in facts
+        if fact.slowdown is not None and fact.slowdown >= CALM
+    ]
+    if not disturbed:
+        return ""
+    return (
+        "The machine was never undisturbed in the finals of these tasks (how many times slower it "
+        f"was): {', '.join(disturbed)}. Without that, other kernels may be the fastest."
+    )
 
 
 def title_of(summary: Summary) -> str:

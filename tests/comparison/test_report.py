@@ -7,6 +7,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from schedenv.comparison.page import write_page
 from schedenv.comparison.pictures import draw
 from schedenv.comparison.race import Request, race
 from schedenv.comparison.scores import Axis
-from schedenv.comparison.text import markdown
+from schedenv.comparison.text import markdown, sections
 from schedenv.errors import OutputDirError
 from schedenv.hardware import Hardware
 from schedenv.space import Space
@@ -54,6 +55,25 @@ def test_lines_start_at_the_first_trial_and_end_at_the_standings(folder: Path) -
     for line in data.latency_us(data.field.facts[0], Axis.SECONDS):
         assert (np.diff(line.y) <= 1e-12).all()
     assert [line.y[0] for line in data.profiles()] == [1, 1, 1]
+
+
+def test_finals_beside_a_neighbour_are_named(folder: Path) -> None:
+    summary = RaceData.read(folder).summary
+    one, two = summary.facts
+
+    def notes(*slowdowns: float) -> str:
+        facts = tuple(
+            msgspec.structs.replace(fact, slowdown=slowdown)
+            for fact, slowdown in zip((one, two), slowdowns, strict=True)
+        )
+        changed = msgspec.structs.replace(summary, facts=facts)
+        return next(section.note for section in sections(changed) if section.title == "Tasks")
+
+    assert notes(1.0, 1.1) == ""
+    assert notes(1.0, 1.5) == (
+        "The machine was never undisturbed in the finals of these tasks (how many times slower it "
+        "was): two (1.50). Without that, other kernels may be the fastest."
+    )
 
 
 def test_the_page_needs_no_network_and_holds_the_race(folder: Path) -> None:
