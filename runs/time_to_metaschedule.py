@@ -50,8 +50,8 @@ PREFACE = """\
 Made by `python runs/time_to_metaschedule.py`, which says what the columns mean. MetaSchedule's
 attempt came first, then the agent's, for as many seconds; the kernels of both were timed again, in
 turn, in a fresh process. Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
-`slowdown` is how much slower than undisturbed the machine was in those finals: from 1.15 on, a
-neighbour had part of a core all the time."""
+`slowdown` is how much slower than undisturbed the machine was in those finals, lower quartile: from
+1.15 on, a neighbour had part of a core in at least three of four moments."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -88,8 +88,7 @@ class Row(msgspec.Struct, frozen=True):
         elapsed_s: How long the reference took, and so the agent's budget.
         machine: Of the piece.
         date: Of the piece.
-        slowdown: How much slower than undisturbed the machine was when the kernels of both were
-            timed, at best a quarter of the time; None if that was not noted.
+        slowdown: `Finals.slowdown`; None if that was not noted.
     """
 
     task: str
@@ -164,7 +163,7 @@ def calmer(piece: Piece, hardware: hw.Hardware) -> Piece:
 
 
 def is_disturbed(finals: Finals) -> bool:
-    """Whether a neighbour was there all the time, as far as that is known."""
+    """Whether a neighbour was there most of the time, as far as that is known."""
     return finals.slowdown is None or finals.slowdown >= CALM
 
 

@@ -78,9 +78,9 @@ class Finals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         task: The task's title.
         untuned_s: The untuned program beside them, seconds a call.
         results: One an attempt.
-        slowdown: How much slower than undisturbed the machine was in the calmer quarter of the
-            moments; None if nobody could tell. From `schedenv.measure.timing.CALM` on, a neighbour
-            was there all the time, and other kernels may be the fastest without it.
+        slowdown: Lower quartile of how much slower than undisturbed the machine was; None if nobody
+            could tell. From `schedenv.measure.timing.CALM` on, a neighbour was there in three of
+            four moments and more, and other kernels may be the fastest without it.
     """
 
     task: str

@@ -144,7 +144,7 @@ def sections(summary: Summary) -> list[Section]:
 
 
 def _beside_a_neighbour(facts: Sequence[Facts]) -> str:
-    """Which finals were disturbed all the time; empty if none was."""
+    """In which finals calm moments were rare; empty if in none."""
     disturbed = [
         f"{fact.title} ({fact.slowdown:.2f})"
         for fact in facts
@@ -153,8 +153,9 @@ def _beside_a_neighbour(facts: Sequence[Facts]) -> str:
     if not disturbed:
         return ""
     return (
-        "The machine was never undisturbed in the finals of these tasks (how many times slower it "
-        f"was): {', '.join(disturbed)}. Without that, other kernels may be the fastest."
+        "A neighbour disturbed at least three of four moments in the finals of these tasks "
+        f"(slowdown, lower quartile): {', '.join(disturbed)}. Without it, other kernels may be the "
+        "fastest."
     )
 
 

@@ -137,7 +137,11 @@ class Timer:
 
 
 def slowdown_now(reference_s: Callable[[], float], undisturbed_s: float) -> float:
-    """How much slower than undisturbed the reference kernel is at this moment."""
+    """How much slower than undisturbed the reference kernel is at this moment.
+
+    The first call is not counted: after a kernel of one thread it wakes the others of the pool.
+    """
+    reference_s()
     return max(reference_s() for _ in range(_REFERENCES_NOW)) / undisturbed_s
 
 

@@ -71,8 +71,8 @@ def test_finals_beside_a_neighbour_are_named(folder: Path) -> None:
 
     assert notes(1.0, 1.1) == ""
     assert notes(1.0, 1.5) == (
-        "The machine was never undisturbed in the finals of these tasks (how many times slower it "
-        "was): two (1.50). Without that, other kernels may be the fastest."
+        "A neighbour disturbed at least three of four moments in the finals of these tasks "
+        "(slowdown, lower quartile): two (1.50). Without it, other kernels may be the fastest."
     )
 
 
