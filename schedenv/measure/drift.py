@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from dataclasses import dataclass
+
+from schedenv.measure.result import robust_estimate
+from schedenv.measure.timing import Look
 
 _SHARED_PART = 0.5
 _LEARNING_RATE = 0.25
 _CREDIBLE_SLOWDOWNS = (0.4, 2.5)
 _LOOKS_TO_SETTLE = 24
+_FEWEST_LOOKS = 12
 
 
 class Drift:
@@ -26,14 +31,22 @@ class Drift:
     def __init__(self) -> None:
         self._level = 0.0
 
+    @property
+    def lasting(self) -> float:
+        """What to divide samples by of which nothing new is known."""
+        return math.exp(self._level)
+
+    def start(self, slowdown: float) -> None:
+        """Have no past, and take this for what lasts."""
+        self._level = math.log(_credible(slowdown))
+
     def follow(self, slowdown: float) -> float:
         """What to divide samples by that are taken now.
 
         Args:
             slowdown: The kernel's time of this moment over its estimate.
         """
-        low, high = _CREDIBLE_SLOWDOWNS
-        news = math.log(min(high, max(low, slowdown))) - self._level
+        news = math.log(_credible(slowdown)) - self._level
         drift = math.exp(self._level + _SHARED_PART * news)
         self._level += _LEARNING_RATE * news
         return drift
@@ -41,6 +54,30 @@ class Drift:
     def rebase(self, factor: float) -> None:
         """Count slowdowns from an estimate that is so many times longer."""
         self._level -= math.log(factor)
+
+
+def _credible(slowdown: float) -> float:
+    low, high = _CREDIBLE_SLOWDOWNS
+    return min(high, max(low, slowdown))
+
+
+@dataclass(frozen=True)
+class Divisors:
+    """What to divide samples by that are taken at some moment.
+
+    Attributes:
+        calm: If nothing disturbs them.
+        disturbed: If something does.
+        likely: The one of these that fits the moment in which the yardstick was timed.
+    """
+
+    calm: float
+    disturbed: float
+    likely: float
+
+    def of(self, look: Look) -> float:
+        """The one that fits a look."""
+        return self.calm if look.calm else self.disturbed
 
 
 class Scale:
@@ -52,9 +89,15 @@ class Scale:
     the median of what the kernel takes between the other candidates. That is the machine's usual
     speed for the first yardstick; the median of one that replaces it is put to that scale.
 
+    Calm and disturbed moments are kept apart. A neighbour on the core slows the kernels of one
+    task down by different factors, so what lasted over disturbed moments says nothing about calm
+    ones; and only calm ones can settle the scale, for the others do not come back alike, and
+    whatever was told before would be at another scale than what is told after.
+
     Args:
         estimate_s: What the kernel took as a candidate.
-        settled: Whether that is at the scale of earlier results, and has to stay.
+        settled: Whether that has to stay: it is at the scale of earlier results, or of disturbed
+            moments.
 
     Attributes:
         estimate_s: What it takes when samples are divided by 1.
@@ -63,34 +106,49 @@ class Scale:
     def __init__(self, estimate_s: float, *, settled: bool = False) -> None:
         self.estimate_s = estimate_s
         self._settled = settled
-        self._drift = Drift()
+        self._drifts: dict[bool, Drift] = {}
         self._usual = 1.0
-        self._looks_s: deque[float] = deque(maxlen=_LOOKS_TO_SETTLE)
+        self._calm_s: deque[float] = deque(maxlen=_LOOKS_TO_SETTLE)
 
     def successor(self, ratio: float) -> Scale:
         """The scale of another kernel, which takes `ratio` times as long as this one."""
-        scale = Scale(self.estimate_s * ratio)
-        scale._drift = self._drift
-        if self._settled and self._looks_s:
-            scale._usual = statistics.median(self._looks_s) / self.estimate_s
+        known = len(self._calm_s) >= _FEWEST_LOOKS
+        scale = Scale(self.estimate_s * ratio, settled=self._settled and not known)
+        scale._drifts = self._drifts
+        if self._settled and known:
+            scale._usual = statistics.median(self._calm_s) / self.estimate_s
         return scale
 
-    def follow(self, now_s: float) -> float:
+    def follow(self, look: Look) -> Divisors:
         """What to divide samples by that are taken now.
 
         Args:
-            now_s: What the yardstick just took.
+            look: At the yardstick, just now.
         """
+        now_s = robust_estimate(look.samples_s)
         if now_s < _CREDIBLE_SLOWDOWNS[0] * self.estimate_s:
             # Noise only adds time: it was estimated in a very bad moment.
-            self.estimate_s, self._settled, self._usual = now_s, False, 1.0
-            self._drift = Drift()
-            self._looks_s.clear()
-        self._looks_s.append(now_s)
-        if not self._settled and len(self._looks_s) == _LOOKS_TO_SETTLE:
-            self._settle(statistics.median(self._looks_s) / self._usual)
-        return self._drift.follow(now_s / self.estimate_s)
+            self.estimate_s, self._settled, self._usual = now_s, not look.calm, 1.0
+            self._drifts = {}
+            self._calm_s.clear()
+        if look.calm:
+            self._calm_s.append(now_s)
+        if not self._settled and len(self._calm_s) == _LOOKS_TO_SETTLE:
+            self._settle(statistics.median(self._calm_s) / self._usual)
+        likely = self._drift(look.calm, now_s / self.estimate_s).follow(now_s / self.estimate_s)
+        lasting = {calm: drift.lasting for calm, drift in self._drifts.items()}
+        known = {not look.calm: likely} | lasting | {look.calm: likely}
+        return Divisors(known[True], known[False], likely)
+
+    def _drift(self, calm: bool, slowdown: float) -> Drift:
+        """That of such moments; the estimate is of those that came first."""
+        if calm not in self._drifts:
+            drift = self._drifts[calm] = Drift()
+            if len(self._drifts) > 1:
+                drift.start(slowdown)
+        return self._drifts[calm]
 
     def _settle(self, estimate_s: float) -> None:
-        self._drift.rebase(estimate_s / self.estimate_s)
+        for drift in self._drifts.values():
+            drift.rebase(estimate_s / self.estimate_s)
         self.estimate_s, self._settled = estimate_s, True

@@ -92,14 +92,30 @@ class Job:
         """The reference kernel's of each look that has one."""
         return tuple(look.slowdown for look, _ in self.looks if look.slowdown is not None)
 
+    def calm_looks(self, first: int) -> int:
+        """How many looks were not disturbed, from look `first` on."""
+        return sum(look.calm for look, _ in self.looks[first:])
+
+    @property
+    def calm(self) -> bool:
+        """Whether its estimate comes from calm looks: those of its turns, if it took any."""
+        return self.calm_looks(first=1 if len(self.looks) > 1 else 0) > 0
+
     def estimate_s(self, first: int) -> float:
         """Median of `estimates_s`."""
         return statistics.median(self.estimates_s(first))
 
     def estimates_s(self, first: int) -> list[float]:
-        """Each look's estimate, at the speed of the yardstick's, from look `first` on."""
+        """Each look's estimate, at the speed of the yardstick's, from look `first` on.
+
+        Of the calm looks alone, if there are any: what a neighbour slows the yardstick down by
+        says little about other kernels, so the luckiest of disturbed looks is far from the truth.
+        """
+        calm = self.calm_looks(first) > 0
         return [
-            robust_estimate(look.samples_s) / (drift or 1.0) for look, drift in self.looks[first:]
+            robust_estimate(look.samples_s) / (drift or 1.0)
+            for look, drift in self.looks[first:]
+            if look.calm or not calm
         ]
 
 

@@ -22,11 +22,11 @@ import msgspec
 
 from schedenv.measure import messages
 from schedenv.measure.building import crashed
-from schedenv.measure.drift import Scale
+from schedenv.measure.drift import Divisors, Scale
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
-from schedenv.measure.timing import CLOSE_FACTOR, Look
+from schedenv.measure.timing import CALM, CLOSE_FACTOR, Look
 
 OUTDATED = 1.3
 """A yardstick is replaced when the fastest candidate is so many times faster."""
@@ -37,6 +37,9 @@ _FIRST = 4
 _TURNS = 3
 _LEADERS_TURNS = 5
 _MOST_TURNS = 9
+_UNCLEAR_TURNS = 6
+_CALM_TURNS = 2
+_PATIENCE_S = 0.05
 _AGREEMENT = 0.05
 _CONFIRMED = 0.9
 _DRIFT_LASTS_S = 0.25
@@ -74,7 +77,7 @@ class Runner:
 
     def __init__(self, pool: WorkerPool, limits: Limits, floor_s: float) -> None:
         self._pool, self._limits, self._floor_s = pool, limits, floor_s
-        self._drift: tuple[float, float] | None = None
+        self._drift: tuple[Divisors, float] | None = None
         self._scale: Scale | None = None
         self.yardstick: Job | None = None
         self.best_s: float | None = None
@@ -140,7 +143,7 @@ class Runner:
             job.forget_build()
             return
         limit_s = self._limits.run_s(batch.bar_s)
-        incumbent_s = None if batch.bar_s is None else batch.bar_s * (drift or 1.0)
+        incumbent_s = None if batch.bar_s is None else batch.bar_s * (drift.likely if drift else 1)
         worker.ask(messages.Run(job.id, incumbent_s), limit_s)
         answer = self._pool.wait_for(worker)
         if isinstance(answer, messages.Ran):
@@ -160,7 +163,7 @@ class Runner:
         else:
             crashed(job, worker, self._pool, batch)
 
-    def _judge(self, job: Job, ran: messages.Ran, drift: float | None) -> Result:
+    def _judge(self, job: Job, ran: messages.Ran, drift: Divisors | None) -> Result:
         """The result of a job after its first look; impossible times get a second one."""
         run_s = ran.run_s
         problem = self._impossible(ran.look)
@@ -173,7 +176,8 @@ class Runner:
         if ran.look is not None:
             # A time that is not a number is told in words; the records cannot hold it.
             finite = tuple(filter(math.isfinite, ran.look.samples_s))
-            job.looks.append((msgspec.structs.replace(ran.look, samples_s=finite), drift))
+            look = msgspec.structs.replace(ran.look, samples_s=finite)
+            job.looks.append((look, drift.of(look) if drift else None))
         unfit = ran.status is not Status.OK or problem is not None
         status = Status.NOISY if ran.status is Status.OK and problem else ran.status
         result = job.result_so_far(status, ran.reason or problem)
@@ -204,7 +208,7 @@ class Runner:
 
     # -- the yardstick --------------------------------------------------------------------------
 
-    def _drift_now(self) -> float | None:
+    def _drift_now(self) -> Divisors | None:
         """What to divide samples of this moment by; None if the yardstick cannot be asked."""
         yardstick = self.yardstick
         if yardstick is None or not yardstick.held_by(self._pool.workers):
@@ -218,7 +222,7 @@ class Runner:
                 self.yardstick = None
                 return None
             before_s = self._scale.estimate_s
-            drift = self._scale.follow(robust_estimate(looked.look.samples_s))
+            drift = self._scale.follow(looked.look)
             if self.best_s is not None:
                 self.best_s *= self._scale.estimate_s / before_s
             self._drift = (drift, time.monotonic() + _DRIFT_LASTS_S)
@@ -228,18 +232,25 @@ class Runner:
         """Time contenders again, at several moments, each beside the yardstick.
 
         The first look chose them and so flatters them; their estimates come from the turns alone.
-        Whoever leads has more of them, until they agree: a burst of noise that hits the yardstick
-        alone makes the job after it look twice as fast. A slow kernel is not compared that way.
+        Whoever had no calm one has some more. So has the leader, until they agree and some were
+        calm: a burst of noise that hits the yardstick alone makes the job after it look twice as
+        fast. A slow kernel is not compared that way.
         """
         if len(contenders) <= (self.yardstick is None):
             return
         for turn in range(_MOST_TURNS):
             leader = min(contenders, key=_estimate_s)
-            if turn >= _TURNS and not self._leads(leader):
+            leads = self._leads(leader) and not (turn >= _LEADERS_TURNS and _is_sure(leader))
+            unclear = [
+                job
+                for job in contenders
+                if turn < _TURNS
+                or (turn < _UNCLEAR_TURNS and not job.calm_looks(first=1))
+                or (leads and job is leader)
+            ]
+            if not unclear:
                 break
-            if turn >= _LEADERS_TURNS and _agree(leader.estimates_s(first=1)):
-                break
-            for job in contenders if turn < _TURNS else [leader]:
+            for job in unclear:
                 self._take_turn(job)
 
     def _leads(self, job: Job) -> bool:
@@ -250,12 +261,26 @@ class Runner:
         assert result is not None
         if not job.held_by(self._pool.workers):
             return
+        self._await_calm(job)
         self._drift = None
         drift = self._drift_now()
         looked = self._look(job, result.estimate_s or 0.0)
         if looked is not None:
-            job.looks.append((looked.look, drift))
+            job.looks.append((looked.look, drift.of(looked.look) if drift else None))
             job.result = _with_looks(job, result, looked.run_s)
+
+    def _await_calm(self, job: Job) -> None:
+        """Wait for a moment that is not disturbed, but not for long."""
+        assert job.worker is not None
+        end_s = time.monotonic() + _PATIENCE_S
+        while job.held_by(self._pool.workers):
+            job.worker.ask(messages.Probe(), self._limits.run_s(None))
+            answer = self._pool.wait_for(job.worker)
+            if not isinstance(answer, messages.Probed):
+                self._pool.replace(job.worker)
+                self._pool.settle()
+            elif answer.slowdown is None or answer.slowdown < CALM or time.monotonic() > end_s:
+                return
 
     def _note_best(self, contenders: list[Job]) -> None:
         """Note the fastest contender; make it the yardstick if that is missing or outdated."""
@@ -271,7 +296,7 @@ class Runner:
         if yardstick is None or held_s > max(_LONGEST_YARDSTICK_CALL_S, _estimate_s(fastest)):
             # Nothing was divided by it, or it is gone: there is no scale to keep.
             self.yardstick, self._drift = fastest, None
-            self._scale = Scale(_estimate_s(fastest))
+            self._scale = Scale(_estimate_s(fastest), settled=not fastest.calm)
         elif scale is not None and _estimate_s(fastest) < held_s / OUTDATED:
             self._hand_over(yardstick, scale, fastest)
 
@@ -280,21 +305,18 @@ class Runner:
 
         The two are timed beside each other, for the new one was chosen by its times so far.
         """
-        calls_s = (_estimate_s(new), scale.estimate_s)
-        samples_s: tuple[list[float], list[float]] = ([], [])
-        ratios: list[float] = []
-        while len(ratios) < _MOST_TURNS and not (len(ratios) >= _LEADERS_TURNS and _agree(ratios)):
-            turn_s: list[float] = []
-            for job, call_s, taken_s in zip((new, old), calls_s, samples_s, strict=True):
-                looked = self._look(job, call_s)
-                if looked is None:
-                    # Its worker, and what else that held, is gone.
-                    self.yardstick = None
-                    return
-                taken_s.extend(looked.look.samples_s)
-                turn_s.append(robust_estimate(looked.look.samples_s))
-            ratios.append(turn_s[0] / turn_s[1])
-        ratio = robust_estimate(samples_s[0]) / robust_estimate(samples_s[1])
+        turns: list[tuple[Look, Look]] = []
+        while len(turns) < _MOST_TURNS:
+            if len(turns) >= _LEADERS_TURNS and _agree([_ratio([turn]) for turn in turns]):
+                break
+            theirs = self._look(new, _estimate_s(new))
+            ours = self._look(old, scale.estimate_s) if theirs is not None else None
+            if theirs is None or ours is None:
+                # Its worker, and what else that held, is gone.
+                self.yardstick = None
+                return
+            turns.append((theirs.look, ours.look))
+        ratio = _ratio([turn for turn in turns if all(look.calm for look in turn)] or turns)
         if ratio < _CONFIRMED:
             self.yardstick, self._drift, self._scale = new, None, scale.successor(ratio)
 
@@ -324,6 +346,20 @@ def _with_looks(job: Job, result: Result, run_s: float) -> Result:
         estimate_s=job.estimate_s(first=1),
         phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
     )
+
+
+def _ratio(turns: Sequence[tuple[Look, Look]]) -> float:
+    """What the first of each pair took over what the second took."""
+    first, second = (
+        robust_estimate([sample_s for look in looks for sample_s in look.samples_s])
+        for looks in zip(*turns, strict=True)
+    )
+    return first / second
+
+
+def _is_sure(leader: Job) -> bool:
+    """Whether its turns agree, and were not all disturbed by a neighbour."""
+    return leader.calm_looks(first=1) >= _CALM_TURNS and _agree(leader.estimates_s(first=1))
 
 
 def _agree(turns: Sequence[float]) -> bool:

@@ -55,6 +55,11 @@ class Look(msgspec.Struct, frozen=True):
     slowdown: float | None = None
     early_stopped: bool = False
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is known to have disturbed it."""
+        return self.slowdown is None or self.slowdown < CALM
+
 
 class Timer:
     """Times one kernel, and the reference kernel now and then.
