@@ -12,7 +12,7 @@ from schedenv.measure import messages
 from schedenv.measure.known import KnownResults, repeat
 from schedenv.measure.pool import Limits
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
-from schedenv.measure.timing import CLOSE_FACTOR, Look
+from schedenv.measure.timing import CLOSE_FACTOR, Look, calmest, samples_of
 from schedenv.space import Point
 
 _LOOKS = 3
@@ -153,8 +153,8 @@ class Batch:
         """A device has run a job.
 
         A candidate close to the incumbent is run three times, each at another moment and possibly
-        on another device; the median look counts, for the best of many is otherwise the one whose
-        look was luckiest.
+        on another device; the median look counts, of the calm ones if there are any, for the best
+        of many is otherwise the one whose look was luckiest.
 
         Args:
             job: Which.
@@ -172,7 +172,8 @@ class Batch:
             self.finish(job, status, reason, answer.max_error)
             return
         job.looks.append(answer.look)
-        estimate_s = statistics.median(robust_estimate(look.samples_s) for look in job.looks)
+        looks = calmest(job.looks)
+        estimate_s = statistics.median(robust_estimate(look.samples_s) for look in looks)
         close = self.incumbent_s is not None and estimate_s < CLOSE_FACTOR * self.incumbent_s
         if close and not once and len(job.looks) < _LOOKS:
             self.to_run.append(job)
@@ -208,6 +209,7 @@ class Batch:
             reason=reason,
             samples_s=tuple(sample for look in looks for sample in look.samples_s),
             slowdowns=tuple(look.slowdown for look in looks if look.slowdown is not None),
+            counted=samples_of(calmest(looks), looks),
             estimate_s=estimate_s,
             early_stopped=any(look.early_stopped for look in looks),
             max_error=max_error,

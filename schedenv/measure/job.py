@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from schedenv.measure import messages
 from schedenv.measure.process import WorkerProcess
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
-from schedenv.measure.timing import Look
+from schedenv.measure.timing import Look, calmest, samples_of
 from schedenv.space import Point
 
 
@@ -92,31 +94,42 @@ class Job:
         """The reference kernel's of each look that has one."""
         return tuple(look.slowdown for look, _ in self.looks if look.slowdown is not None)
 
-    def calm_looks(self, first: int) -> int:
-        """How many looks were not disturbed, from look `first` on."""
-        return sum(look.calm for look, _ in self.looks[first:])
+    @property
+    def judged(self) -> list[tuple[Look, float | None]]:
+        """The looks that its estimate comes from.
+
+        Its turns, if it took any: the first look chose it and so flatters it. Of those the calm
+        ones, if there are any.
+        """
+        looks = self.looks[1:] or self.looks
+        kept = calmest([look for look, _ in looks])
+        return [pair for pair in looks if any(pair[0] is look for look in kept)]
 
     @property
     def calm(self) -> bool:
-        """Whether its estimate comes from calm looks: those of its turns, if it took any."""
-        return self.calm_looks(first=1 if len(self.looks) > 1 else 0) > 0
+        """Whether its estimate comes from calm looks."""
+        return all(look.calm for look, _ in self.judged)
 
-    def estimate_s(self, first: int) -> float:
+    @property
+    def estimate_s(self) -> float:
         """Median of `estimates_s`."""
-        return statistics.median(self.estimates_s(first))
+        return statistics.median(self.estimates_s)
 
-    def estimates_s(self, first: int) -> list[float]:
-        """Each look's estimate, at the speed of the yardstick's, from look `first` on.
+    @property
+    def estimates_s(self) -> list[float]:
+        """The estimate of each look that counts, at the speed of the yardstick's."""
+        return [robust_estimate(look.samples_s) / (drift or 1.0) for look, drift in self.judged]
 
-        Of the calm looks alone, if there are any: what a neighbour slows the yardstick down by
-        says little about other kernels, so the luckiest of disturbed looks is far from the truth.
-        """
-        calm = self.calm_looks(first) > 0
-        return [
-            robust_estimate(look.samples_s) / (drift or 1.0)
-            for look, drift in self.looks[first:]
-            if look.calm or not calm
-        ]
+    def timed(self, result: Result) -> Result:
+        """The result with all samples so far, and what they say of each other."""
+        counted = samples_of([look for look, _ in self.judged], [look for look, _ in self.looks])
+        return msgspec.structs.replace(
+            result,
+            samples_s=self.samples_s,
+            drifts=self.drifts,
+            slowdowns=self.slowdowns,
+            counted=counted,
+        )
 
 
 @dataclass

@@ -60,9 +60,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         slowdowns: How much slower than undisturbed the reference kernel was just before and after
             the samples were taken, one for each sequence of samples; shows how busy the machine
             was.
-        estimate_s: `robust_estimate` of the corrected samples; of a candidate close to the
-            fastest one, the median over several turns beside the yardstick. None unless `status`
-            is OK.
+        counted: For each sample, whether the estimate comes from it: the look that a candidate was
+            chosen by does not count beside later ones, nor disturbed ones beside calm ones. Empty
+            if all do.
+        estimate_s: `robust_estimate` of the corrected samples that count; of a candidate close to
+            the fastest one, the median over several turns beside the yardstick. None unless
+            `status` is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
             the fastest one; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if
@@ -80,6 +83,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     samples_s: tuple[float, ...] = ()
     drifts: tuple[float, ...] = ()
     slowdowns: tuple[float, ...] = ()
+    counted: tuple[bool, ...] = ()
     estimate_s: float | None = None
     early_stopped: bool = False
     max_error: float | None = None
@@ -100,10 +104,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def corrected_s(self) -> tuple[float, ...]:
-        """The samples at the speed of the machine that the yardstick was settled to."""
-        if not self.drifts:
-            return self.samples_s
-        return tuple(s / drift for s, drift in zip(self.samples_s, self.drifts, strict=True))
+        """The samples that count, at the speed of the machine that the yardstick was settled to."""
+        drifts = self.drifts or (1.0,) * len(self.samples_s)
+        counted = self.counted or (True,) * len(self.samples_s)
+        taken = zip(self.samples_s, drifts, counted, strict=True)
+        return tuple(sample_s / drift for sample_s, drift, counts in taken if counts)
 
 
 def robust_estimate(samples_s: Sequence[float]) -> float:

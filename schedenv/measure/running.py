@@ -119,23 +119,44 @@ class Runner:
             waiting = waiting[count:]
 
     def _run_some(self, jobs: list[Job], batch: Batch) -> None:
+        bar_s = batch.bar_s
         contenders: list[Job] = []
         for job in jobs:
-            bar_s = batch.bar_s
-            self._run(job, batch)
-            if job.result is not None and _is_close(job.result, bar_s):
+            self._run(job, batch, bar_s)
+            if _is_close(job.result, bar_s):
                 contenders.append(job)
             self._pool.settle()
-        self._take_turns([job for job in contenders if _is_close(job.result, batch.bar_s)])
+        batch.bar_s = self._compare(contenders, bar_s)
         for job in contenders:
             assert job.result is not None
             batch.finish(job, job.result)
         self._note_best(contenders)
 
+    def _compare(self, contenders: Sequence[Job], bar_s: float | None) -> float | None:
+        """Let contenders take turns, those that look fastest first, until no other comes close.
+
+        The luckiest first look is far below what its turns then say, so it is no bar for others:
+        one of them would be the fastest for having been looked at but once.
+
+        Args:
+            contenders: Jobs that one look found close to the bar.
+            bar_s: Estimate of the fastest candidate before; None if there is none.
+
+        Returns:
+            That of the fastest one now.
+        """
+        rest = sorted(contenders, key=_estimate_s)
+        while rest and _is_close(rest[0].result, bar_s):
+            group = [job for job in rest if _is_close(job.result, _estimate_s(rest[0]))]
+            rest = rest[len(group) :]
+            self._take_turns(group)
+            bar_s = min(bar_s or math.inf, *map(_estimate_s, group))
+        return bar_s
+
     # -- one candidate --------------------------------------------------------------------------
 
-    def _run(self, job: Job, batch: Batch) -> None:
-        """Run a job; a result that is close to the fastest is not announced yet."""
+    def _run(self, job: Job, batch: Batch, close_to_s: float | None) -> None:
+        """Run a job; a result that is close to the fastest before it is not announced yet."""
         drift = self._drift_now()
         worker = job.worker
         if worker is None or not job.held_by(self._pool.workers):
@@ -148,7 +169,7 @@ class Runner:
         answer = self._pool.wait_for(worker)
         if isinstance(answer, messages.Ran):
             result = self._judge(job, answer, drift)
-            if _is_close(result, batch.bar_s):
+            if _is_close(result, close_to_s):
                 job.result = result
             else:
                 batch.finish(job, result)
@@ -180,13 +201,10 @@ class Runner:
             job.looks.append((look, drift.of(look) if drift else None))
         unfit = ran.status is not Status.OK or problem is not None
         status = Status.NOISY if ran.status is Status.OK and problem else ran.status
-        result = job.result_so_far(status, ran.reason or problem)
+        result = job.timed(job.result_so_far(status, ran.reason or problem))
         return msgspec.structs.replace(
             result,
-            samples_s=job.samples_s,
-            drifts=job.drifts,
-            slowdowns=job.slowdowns,
-            estimate_s=None if unfit else job.estimate_s(0),
+            estimate_s=None if unfit else job.estimate_s,
             early_stopped=ran.look is not None and ran.look.early_stopped,
             max_error=ran.max_error,
             phases=msgspec.structs.replace(result.phases, verify_s=ran.verify_s, run_s=run_s),
@@ -245,7 +263,7 @@ class Runner:
                 job
                 for job in contenders
                 if turn < _TURNS
-                or (turn < _UNCLEAR_TURNS and not job.calm_looks(first=1))
+                or (turn < _UNCLEAR_TURNS and not job.calm)
                 or (leads and job is leader)
             ]
             if not unclear:
@@ -339,11 +357,8 @@ class Runner:
 def _with_looks(job: Job, result: Result, run_s: float) -> Result:
     """The result after another look that took `run_s`."""
     return msgspec.structs.replace(
-        result,
-        samples_s=job.samples_s,
-        drifts=job.drifts,
-        slowdowns=job.slowdowns,
-        estimate_s=job.estimate_s(first=1),
+        job.timed(result),
+        estimate_s=job.estimate_s,
         phases=msgspec.structs.replace(result.phases, run_s=result.phases.run_s + run_s),
     )
 
@@ -359,7 +374,7 @@ def _ratio(turns: Sequence[tuple[Look, Look]]) -> float:
 
 def _is_sure(leader: Job) -> bool:
     """Whether its turns agree, and were not all disturbed by a neighbour."""
-    return leader.calm_looks(first=1) >= _CALM_TURNS and _agree(leader.estimates_s(first=1))
+    return leader.calm and len(leader.judged) >= _CALM_TURNS and _agree(leader.estimates_s)
 
 
 def _agree(turns: Sequence[float]) -> bool:

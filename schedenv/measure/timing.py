@@ -61,6 +61,20 @@ class Look(msgspec.Struct, frozen=True):
         return self.slowdown is None or self.slowdown < CALM
 
 
+def calmest(looks: Sequence[Look]) -> Sequence[Look]:
+    """The calm ones, if there are any.
+
+    What a disturbed kernel takes says little about others, or about itself undisturbed, so the
+    luckiest of disturbed looks is far from the truth.
+    """
+    return [look for look in looks if look.calm] or looks
+
+
+def samples_of(kept: Sequence[Look], looks: Sequence[Look]) -> tuple[bool, ...]:
+    """For each sample of some looks, whether it is of one that is kept."""
+    return tuple(any(look is one for one in kept) for look in looks for _ in look.samples_s)
+
+
 class Timer:
     """Times one kernel, and the reference kernel now and then.
 

@@ -63,6 +63,7 @@ def _row(record: Record, runs: dict[str, Run]) -> dict[str, Any]:
         "samples_s": list(result.samples_s),
         "drifts": list(result.drifts),
         "slowdowns": list(result.slowdowns),
+        "counted": list(result.counted),
         "early_stopped": result.early_stopped,
         "max_error": result.max_error,
         **msgspec.to_builtins(result.phases),
@@ -79,6 +80,7 @@ def _schema(arrow: Any) -> Any:
         "sketch": number, "values": arrow.list_(number), "canonical": text, "code": text,
         "status": text, "reason": text, "estimate_s": real, "samples_s": arrow.list_(real),
         "drifts": arrow.list_(real), "slowdowns": arrow.list_(real),
+        "counted": arrow.list_(arrow.bool_()),
         "early_stopped": arrow.bool_(), "max_error": real, "apply_s": real, "build_s": real,
         "jit_s": real, "verify_s": real, "run_s": real, "elapsed_s": real, "conditions": text,
     }  # fmt: skip

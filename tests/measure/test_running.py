@@ -18,16 +18,26 @@ from schedenv.space import Point
 SAMPLES = 10
 
 
+def following(values: list[Any]) -> Any:
+    """The next value; the last one for ever."""
+    return values.pop(0) if len(values) > 1 else values[0]
+
+
 class Machine:
     """A pool of one worker that holds kernels of known speed; each look takes the next slowdown.
 
     Attributes:
         slowdowns: How much slower the machine is at each look, the last one for ever.
+        references: How much slower the reference kernel is at each look, the last one for ever;
+            None where it is not timed.
+        probes: The same at each probe.
         looks: Jobs looked at, in order.
     """
 
     def __init__(self, slowdowns: list[float]) -> None:
         self.slowdowns = slowdowns
+        self.references: list[float | None] = [None]
+        self.probes: list[float | None] = [None]
         self.looks: list[int] = []
         self.kernels_s: dict[int, float] = {}
         self.workers: list[Any] = [self]
@@ -38,11 +48,11 @@ class Machine:
 
     def wait_for(self, _: Any) -> Any:
         if isinstance(self._request, messages.Probe):
-            return messages.Probed(1.0)
+            return messages.Probed(following(self.probes))
         job = self._request.job
         self.looks.append(job)
-        slowdown = self.slowdowns.pop(0) if len(self.slowdowns) > 1 else self.slowdowns[0]
-        look = Look((self.kernels_s[job] * slowdown,) * SAMPLES)
+        sample_s = self.kernels_s[job] * following(self.slowdowns)
+        look = Look((sample_s,) * SAMPLES, following(self.references))
         if isinstance(self._request, messages.Run):
             return messages.Ran(job, Status.OK, None, look, 0.1, 0.0, 0.0)
         return messages.Looked(job, look, 0.0)
@@ -144,6 +154,63 @@ def test_a_leader_whose_turns_disagree_has_more_of_them(
     assert close.result.estimate_s == pytest.approx(1.05e-3, rel=0.12)
     assert runner.yardstick is not None
     assert runner.yardstick.id == 0
+
+
+def test_a_lucky_look_does_not_spare_others_their_turns(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    # The first is lucky by half at its first look, the second a little; both are slower.
+    machine, runner = start([1.0, 0.5, 0.9, 1.0])
+    lucky, other = run(machine, runner, 1.1e-3, 1.05e-3)
+    assert lucky.result is not None
+    assert other.result is not None
+    assert lucky.result.estimate_s == pytest.approx(1.1e-3)
+    assert other.result.estimate_s == pytest.approx(1.05e-3)
+    assert runner.best_s == pytest.approx(1e-3)
+
+
+def test_what_is_far_from_the_best_after_its_turns_takes_none(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.0])
+    run(machine, runner, 0.6e-3, 0.9e-3)
+    assert machine.looks.count(2) == 1
+
+
+def test_beside_calm_turns_disturbed_ones_do_not_count(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    # The first look and two of the turns; what disturbs them leaves the yardstick alone.
+    machine, runner = start([1.0, 0.7, 1.0, 1.6, 1.0, 1.0, 1.0, 1.6])
+    machine.references = [1.0, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.5]
+    (close,) = run(machine, runner, 1.05e-3)
+    assert close.result is not None
+    assert close.result.estimate_s == pytest.approx(1.05e-3)
+    assert close.result.counted == tuple(turn == 2 for turn in range(4) for _ in range(SAMPLES))
+    assert close.result.corrected_s == pytest.approx([1.05e-3] * SAMPLES)
+
+
+def test_a_candidate_without_a_calm_turn_has_some_more(
+    start: Callable[..., tuple[Machine, Runner]],
+) -> None:
+    machine, runner = start([1.0])
+    machine.references = [1.5]
+    run(machine, runner, 1.05e-3)
+    assert machine.looks.count(1) == 1 + 6
+
+
+def test_a_turn_waits_for_a_calm_moment_but_not_for_long(
+    start: Callable[..., tuple[Machine, Runner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_PATIENCE_S", 60.0)
+    machine, runner = start([1.0])
+    machine.probes = [1.5, 1.5, 1.0]
+    run(machine, runner, 1.05e-3)
+    assert machine.probes == [1.0]
+    monkeypatch.setattr(running, "_PATIENCE_S", 0.0)
+    machine.probes = [1.5, 1.5, 1.5, 1.5, 1.5]
+    run(machine, runner, 1.05e-3)
+    assert machine.probes == [1.5, 1.5]
 
 
 def test_a_somewhat_faster_candidate_is_the_best_and_no_yardstick(
