@@ -5,10 +5,10 @@
 
 An agent searches for a while. Then the candidates with the best estimates, and some of the others
 that it believed within twice of the best, are timed in turn, in calm moments where there are any.
-A search that compared all candidates at one scale has estimates that differ from those times by one
-factor; `spread` is the standard deviation of the logarithm of what is left, `tau` Kendall's. `chosen
-for luck` is how much longer the best-looking candidates take, against their estimates, than others.
-`shift` is the factor between the estimates of the second and of the first half of the search.
+A search that compared all candidates at one scale has estimates that differ from those times by
+one factor; `spread` is the standard deviation of the logarithm of what is left, `tau` Kendall's.
+`chosen for luck` is how much longer the best-looking candidates take, against their estimates, than
+others; `shift` the factor between estimates of the second and of the first half of the search.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import kendalltau
 
 from schedenv import hardware as hw
@@ -77,15 +78,20 @@ def row(name: str, agent_name: str, seconds: float, seed: int) -> str:
     ]
     places, estimates_s, times_s, best = (np.array(column) for column in zip(*known, strict=True))
     logs = np.log(times_s / estimates_s)
-    late = places >= len(results) / 2
-    shift = math.exp(np.mean(logs[~late]) - np.mean(logs[late])) if 0 < late.sum() < late.size else 1
     tau = kendalltau(estimates_s, times_s).statistic
-    luck = math.exp(np.mean(logs[best]) - np.mean(logs[~best]))
+    luck = _ratio(logs[best], logs[~best])
+    late = places >= len(results) / 2
+    shift = _ratio(logs[~late], logs[late])
     return (
         f"| {name} | {len(results)} | {np.quantile(slowdowns, 0.25):.2f} to "
         f"{np.quantile(slowdowns, 0.75):.2f} | {len(known)} | {np.std(logs):.3f} | {tau:.2f} | "
         f"{luck:.2f} | {shift:.2f} | {times_s.min() * 1e6:.4g} us |"
     )
+
+
+def _ratio(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> float:
+    """Of geometric means, given logarithms; not a number if one of them has no values."""
+    return math.exp(some.mean() - others.mean()) if some.size and others.size else math.nan
 
 
 def _estimate_s(result: Result) -> float:
