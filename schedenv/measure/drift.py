@@ -114,7 +114,7 @@ class Scale:
         """The scale of another kernel, which takes `ratio` times as long as this one."""
         known = len(self._calm_s) >= _FEWEST_LOOKS
         scale = Scale(self.estimate_s * ratio, settled=self._settled and not known)
-        scale._drifts = self._drifts
+        scale._drifts, scale._usual = self._drifts, self._usual
         if self._settled and known:
             scale._usual = statistics.median(self._calm_s) / self.estimate_s
         return scale

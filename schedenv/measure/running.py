@@ -277,11 +277,12 @@ class Runner:
     def _take_turn(self, job: Job) -> None:
         result = job.result
         assert result is not None
-        if not job.held_by(self._pool.workers):
-            return
         self._await_calm(job)
         self._drift = None
         drift = self._drift_now()
+        if not job.held_by(self._pool.workers):
+            # Its worker died of another candidate, of the yardstick, or just so.
+            return
         looked = self._look(job, result.estimate_s or 0.0)
         if looked is not None:
             job.looks.append((looked.look, drift.of(looked.look) if drift else None))

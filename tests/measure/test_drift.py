@@ -84,3 +84,16 @@ def test_calm_moments_after_an_estimate_from_disturbed_ones_are_put_to_its_scale
 
 def test_before_such_a_moment_was_seen_the_other_kind_has_to_do() -> None:
     assert Scale(1.0).follow(look(1.0, slowdown=1.6)).calm == 1.0
+
+
+def test_one_that_replaces_a_yardstick_before_it_was_settled_is_put_to_the_same_scale() -> None:
+    first = Scale(1.0)
+    for _ in range(24):
+        first.follow(look(1.0))
+    for _ in range(24):
+        first.follow(look(1.2))
+    second = first.successor(0.5)
+    third = second.successor(0.5)
+    for _ in range(24):
+        third.follow(look(0.3))
+    assert third.estimate_s == pytest.approx(0.25)

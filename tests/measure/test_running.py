@@ -10,7 +10,7 @@ import pytest
 
 from schedenv.measure import Phases, Status, messages, running
 from schedenv.measure.job import Batch, Job
-from schedenv.measure.pool import Limits
+from schedenv.measure.pool import Ended, Limits
 from schedenv.measure.running import Runner
 from schedenv.measure.timing import Look
 from schedenv.space import Point
@@ -37,7 +37,7 @@ class Machine:
     def __init__(self, slowdowns: list[float]) -> None:
         self.slowdowns = slowdowns
         self.references: list[float | None] = [None]
-        self.probes: list[float | None] = [None]
+        self.probes: list[float | Ended | None] = [None]
         self.looks: list[int] = []
         self.kernels_s: dict[int, float] = {}
         self.workers: list[Any] = [self]
@@ -48,7 +48,8 @@ class Machine:
 
     def wait_for(self, _: Any) -> Any:
         if isinstance(self._request, messages.Probe):
-            return messages.Probed(following(self.probes))
+            probe = following(self.probes)
+            return probe if isinstance(probe, Ended) else messages.Probed(probe)
         job = self._request.job
         self.looks.append(job)
         sample_s = self.kernels_s[job] * following(self.slowdowns)
@@ -211,6 +212,32 @@ def test_a_turn_waits_for_a_calm_moment_but_not_for_long(
     machine.probes = [1.5, 1.5, 1.5, 1.5, 1.5]
     run(machine, runner, 1.05e-3)
     assert machine.probes == [1.5, 1.5]
+
+
+def test_a_candidate_whose_worker_died_before_its_turn_keeps_what_is_known_of_it(
+    start: Callable[..., tuple[Machine, Runner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, runner = start([1.0])
+
+    def dies(_: Job) -> None:
+        machine.workers = []
+
+    monkeypatch.setattr(runner, "_await_calm", dies)
+    (close,) = run(machine, runner, 1.05e-3)
+    assert machine.looks == [0, 1]
+    assert close.result is not None
+    assert close.result.estimate_s == pytest.approx(1.05e-3)
+
+
+def test_a_worker_that_cannot_be_asked_how_disturbed_it_is_is_replaced(
+    start: Callable[..., tuple[Machine, Runner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, runner = start([1.0])
+    monkeypatch.setattr(machine, "replace", lambda _: setattr(machine, "workers", []))
+    machine.probes = [Ended.OVERDUE]
+    run(machine, runner, 1.05e-3)
+    assert machine.workers == []
+    assert machine.looks == [0, 1]
 
 
 def test_a_somewhat_faster_candidate_is_the_best_and_no_yardstick(
