@@ -135,10 +135,11 @@ class Scale:
             self._calm_s.append(now_s)
         if not self._settled and len(self._calm_s) == _LOOKS_TO_SETTLE:
             self._settle(statistics.median(self._calm_s) / self._usual)
-        likely = self._drift(look.calm, now_s / self.estimate_s).follow(now_s / self.estimate_s)
-        lasting = {calm: drift.lasting for calm, drift in self._drifts.items()}
-        known = {not look.calm: likely} | lasting | {look.calm: likely}
-        return Divisors(known[True], known[False], likely)
+        slowdown = now_s / self.estimate_s
+        likely = self._drift(look.calm, slowdown).follow(slowdown)
+        other_kind = self._drifts.get(not look.calm)
+        other = likely if other_kind is None else other_kind.lasting
+        return Divisors(likely, other, likely) if look.calm else Divisors(other, likely, likely)
 
     def _drift(self, calm: bool, slowdown: float) -> Drift:
         """That of such moments; the estimate is of those that came first."""

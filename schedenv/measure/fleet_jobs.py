@@ -12,7 +12,7 @@ from schedenv.measure import messages
 from schedenv.measure.known import KnownResults, repeat
 from schedenv.measure.pool import Limits
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
-from schedenv.measure.timing import CLOSE_FACTOR, Look, calmest, samples_of
+from schedenv.measure.timing import CLOSE_FACTOR, Look, calmest, counted_samples
 from schedenv.space import Point
 
 _LOOKS = 3
@@ -209,7 +209,7 @@ class Batch:
             reason=reason,
             samples_s=tuple(sample for look in looks for sample in look.samples_s),
             slowdowns=tuple(look.slowdown for look in looks if look.slowdown is not None),
-            counted=samples_of(calmest(looks), looks),
+            counted=counted_samples(calmest(looks), looks),
             estimate_s=estimate_s,
             early_stopped=any(look.early_stopped for look in looks),
             max_error=max_error,

@@ -12,7 +12,7 @@ import msgspec
 from schedenv.measure import messages
 from schedenv.measure.process import WorkerProcess
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
-from schedenv.measure.timing import Look, calmest, samples_of
+from schedenv.measure.timing import Look, calmest, counted_samples
 from schedenv.space import Point
 
 
@@ -122,13 +122,13 @@ class Job:
 
     def timed(self, result: Result) -> Result:
         """The result with all samples so far, and what they say of each other."""
-        counted = samples_of([look for look, _ in self.judged], [look for look, _ in self.looks])
+        judged, looks = ([look for look, _ in pairs] for pairs in (self.judged, self.looks))
         return msgspec.structs.replace(
             result,
             samples_s=self.samples_s,
             drifts=self.drifts,
             slowdowns=self.slowdowns,
-            counted=counted,
+            counted=counted_samples(judged, looks),
         )
 
 

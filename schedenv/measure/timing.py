@@ -70,7 +70,7 @@ def calmest(looks: Sequence[Look]) -> Sequence[Look]:
     return [look for look in looks if look.calm] or looks
 
 
-def samples_of(kept: Sequence[Look], looks: Sequence[Look]) -> tuple[bool, ...]:
+def counted_samples(kept: Sequence[Look], looks: Sequence[Look]) -> tuple[bool, ...]:
     """For each sample of some looks, whether it is of one that is kept."""
     return tuple(any(look is one for one in kept) for look in looks for _ in look.samples_s)
 

@@ -55,6 +55,17 @@ def test_a_candidate_close_to_the_incumbent_is_run_three_times_and_the_median_co
     assert batch.incumbent_s == 0.9
 
 
+def test_beside_calm_looks_disturbed_ones_do_not_count() -> None:
+    batch, told = new_batch(1, incumbent_s=1.0)
+    (job,) = batch.jobs
+    batch.built(job, built(job, "p"))
+    for sample_s, slowdown in ((0.2, 1.5), (0.9, 1.0), (1.1, 1.1)):
+        batch.ran(batch.to_run.popleft(), ran(job, sample_s, slowdown=slowdown))
+    assert told[0].estimate_s == pytest.approx(1.0)
+    assert told[0].counted == (False, True, True)
+    assert told[0].corrected_s == (0.9, 1.1)
+
+
 def test_an_impossible_time_is_dismissed_once_and_then_noise() -> None:
     batch, told = new_batch(1, floor_s=1e-6)
     (job,) = batch.jobs
