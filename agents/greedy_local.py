@@ -124,10 +124,8 @@ class GreedyLocalAgent:
             if self._config.from_default and not self._seen:
                 return [self._space.default()]
             return [self._draw() for _ in range(self._asked_storm)]
-        count = min(count, round(self._config.batch / max(self._new_share, _LEAST_NEW_SHARE)))
-        if self._pools is not None:
-            with self._pools.limit(limits=1):
-                self._rank()
+        count = min(count, self._size(self._config.batch))
+        self._rank()
         batch, self._queue = self._queue[:count], self._queue[count:]
         if self._config.speculate:
             batch += self._further(batch, count - len(batch))
@@ -136,16 +134,13 @@ class GreedyLocalAgent:
 
     def tell(self, results: Sequence[Result]) -> None:
         """Remember the results; move to the best neighbour that is faster beyond doubt."""
-        for result in results:
-            self._seen[result.point] = result
+        self._remember(results)
         if self._asked_storm:
             self._storm_left -= self._asked_storm
             if self._storm_left == 0:
                 self._choose_starts()
             return
-        if self._config.refill and results:
-            new_share = sum(not result.repeated for result in results) / len(results)
-            self._new_share += _NEW_SHARE_RATE * (new_share - self._new_share)
+        self._count_new(results)
         better = [result for result in results if self._is_improvement(result)]
         if better:
             best = min(better, key=_estimate_s)
@@ -160,6 +155,19 @@ class GreedyLocalAgent:
             "starts_left": [str(start.point) for start in self._starts],
         }
 
+    def _remember(self, results: Sequence[Result]) -> None:
+        self._seen |= {result.point: result for result in results}
+
+    def _count_new(self, results: Sequence[Result]) -> None:
+        """Learn how many of the points asked for turn out to be programs not measured yet."""
+        if self._config.refill and results:
+            new_share = sum(not result.repeated for result in results) / len(results)
+            self._new_share += _NEW_SHARE_RATE * (new_share - self._new_share)
+
+    def _size(self, new: int) -> int:
+        """Points to ask for so that about `new` of them are programs not measured yet."""
+        return round(new / max(self._new_share, _LEAST_NEW_SHARE))
+
     def _draw(self) -> Point:
         """A point of a storm."""
         if self._config.drafted and self._rng.random() < self._config.drafted:
@@ -167,13 +175,16 @@ class GreedyLocalAgent:
         return self._space.sample(self._rng)
 
     def _rank(self) -> None:
-        """Put the neighbours that a forecast finds promising first."""
+        """Put the neighbours that a forecast finds promising first, if there is to be one."""
+        if self._pools is None:
+            return
         seconds = {p: _estimate_s(r) if r.ok else math.inf for p, r in self._seen.items()}
-        forecast = Forecast.of(self._coordinates, seconds)
-        if forecast is not None:
-            points = [point for _, point in self._queue]
-            order = np.argsort(forecast.optimistic(points, self._config.optimism), kind="stable")
-            self._queue = [self._queue[index] for index in order]
+        with self._pools.limit(limits=1):
+            forecast = Forecast.of(self._coordinates, seconds)
+            if forecast is not None:
+                points = [point for _, point in self._queue]
+                logs = forecast.optimistic(points, self._config.optimism)
+                self._queue = [self._queue[index] for index in np.argsort(logs, kind="stable")]
 
     def _choose_starts(self) -> None:
         """Rank what is known; descents start at the best points that were not a centre yet."""

@@ -1,7 +1,7 @@
 """How soon agents have what MetaSchedule has after 320 trials, and what they have at its end.
 
     python runs/time_to_metaschedule.py --tasks core --seeds 5 --agents greedy,random
-        [--trials 320] [--pieces 2] [--out out/time-to-metaschedule]
+        [--first-seed 0] [--trials 320] [--pieces 2] [--out out/time-to-metaschedule]
         [--rows runs/time_to_metaschedule.jsonl] [--table FILE.md] [--again]
 
 A piece is one task with one seed: MetaSchedule first, for its time is the budget, then every agent,
@@ -284,6 +284,7 @@ def main() -> None:
     parser.add_argument("--agents", default="greedy,random", help="contestants, by commas")
     parser.add_argument("--reference", default="metaschedule")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=320, help="of the reference")
     parser.add_argument("--pieces", type=int, default=None, help="end after so many new ones")
     parser.add_argument("--out", type=Path, default=Path("out/time-to-metaschedule"))
@@ -298,8 +299,9 @@ def main() -> None:
     arena = LiveArena(everybody, tasks, hardware, arguments.out)
     rows = {key(row): row for row in read_rows(arguments.rows)}
     new = 0
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     # Seed after seed, so that a run that is ended early has whole rounds over the tasks.
-    for seed, task in itertools.product(range(arguments.seeds), tasks):
+    for seed, task in itertools.product(seeds, tasks):
         left = [name for name in agents if (task.name, seed, name, reference, trials) not in rows]
         folder = arguments.out / "pieces" / f"{task.name.replace('/', '-')}-{trials}-{seed}"
         if left and new != arguments.pieces:

@@ -1,0 +1,68 @@
+"""A descent in the order of a model, then a survey of the whole space by the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from schedenv.measure import Result
+from schedenv.space import Point, SearchSpace
+
+from .greedy_local import GreedyConfig, GreedyLocalAgent
+from .knob_trees import load_xgboost
+from .survey import Survey
+
+_PATIENCE = 24
+"""New programs in a row that were no better than the centre, the most promising ones first: what is
+left of its neighbours is then no better either."""
+
+_BATCH = 8
+
+
+class TreesGreedyAgent(GreedyLocalAgent):
+    """Greedy local search up to its first local optimum, a survey (`Survey`) from there on.
+
+    Args:
+        space: The task's points.
+        seed: Of the exploration, and of everything else random.
+
+    Raises:
+        MissingExtraError: xgboost is missing.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed, GreedyConfig())
+        load_xgboost()
+        self._survey = Survey(space, self._rng, self._draw)
+        self._fruitless = 0
+        self._surveying = False
+
+    def ask(self, count: int) -> list[Point]:
+        """What the descent asks for; after its end, what the survey chooses."""
+        descended = self._centre is not None and not (self._storm_left or self._queue)
+        if descended or self._fruitless >= _PATIENCE:
+            self._surveying = True
+        if self._surveying:
+            return self._survey.choose(self._seen, min(count, self._size(_BATCH)))
+        return super().ask(count)
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Remember the results; while descending, move to the best neighbour."""
+        if self._surveying:
+            self._remember(results)
+            self._count_new(results)
+            return
+        centre = self._centre
+        super().tell(results)
+        if self._centre is not centre:
+            self._fruitless = 0
+        elif centre is not None:
+            self._fruitless += sum(not result.repeated for result in results)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the search stands."""
+        return super().state_dict() | {"surveying": self._surveying}
+
+    def _rank(self) -> None:
+        order = self._survey.rank(self._seen, [point for _, point in self._queue])
+        self._queue = [self._queue[index] for index in order]

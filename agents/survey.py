@@ -1,0 +1,231 @@
+"""Where in the whole space to measure next: the most expected improvement a second.
+
+A descent looks at all neighbours of one point. Once none is better, most of what it could go on
+with is far from good, and the next descent begins where this one ended. A survey has a model that
+is quick enough to judge thousands of points: neighbours of the best ones, neighbours of those that
+look best among them, and so on, and fresh draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from schedenv.measure import Result
+from schedenv.space import Point, SearchSpace
+
+from .knob_features import Floats, KnobFeatures
+from .knob_trees import KnobTrees
+
+_WORST = math.log(12)
+"""Log times are at most that much above the best: how bad the hopeless are teaches little."""
+
+_QUICKEST_S = 0.02
+_COST_ROUNDS = 50
+_ERRORS = 60
+_FEWEST_ERRORS = 8
+_ERROR_RANGE = (0.05, 0.6)
+_UNKNOWN_ERROR = 0.5
+_WORST_ERROR = 1.5
+_LEAST_IMPROVEMENT = 1e-30
+_NEIGHBOURHOODS_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class SurveyConfig:
+    """Settings of a survey.
+
+    Attributes:
+        elites: So many of the fastest points, and as many of the fastest quarter, drawn at random,
+            are those whose neighbours are looked at.
+        steps: Neighbours of neighbours are looked at up to so many moves from a measured point.
+        beam: Points of each step whose neighbours the next one looks at.
+        fresh: Draws from the whole space that are looked at.
+        fresh_share: Of what is proposed, the part that is from those draws.
+    """
+
+    elites: int = 10
+    steps: int = 3
+    beam: int = 6
+    fresh: int = 48
+    fresh_share: float = 0.125
+
+
+class Survey:
+    """Proposes points by what trees expect of all that was measured.
+
+    Args:
+        space: The points.
+        rng: Draws what is drawn.
+        draw: Draws a fresh point.
+        config: Settings.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        rng: np.random.Generator,
+        draw: Callable[[], Point],
+        config: SurveyConfig | None = None,
+    ) -> None:
+        self._space, self._rng, self._draw = space, rng, draw
+        self._config = config or SurveyConfig()
+        self._features = KnobFeatures(space)
+        self._neighbours: dict[Point, list[Point]] = {}
+        self._expected: dict[Point, float] = {}
+        self._errors: list[float] = []
+        self._fits = 0
+
+    def rank(self, seen: Mapping[Point, Result], points: Sequence[Point]) -> list[int]:
+        """The order of points by the times that are expected of them, fastest first.
+
+        Args:
+            seen: What was measured; as it is if none of it could be timed.
+            points: Any.
+        """
+        times = self._fit_times(seen)
+        if times is None:
+            return list(range(len(points)))
+        order = np.argsort(times.predict(self._features.of(points)), kind="stable")
+        return [int(index) for index in order]
+
+    def choose(self, seen: Mapping[Point, Result], count: int) -> list[Point]:
+        """Up to `count` unmeasured points, those first that take longest to build.
+
+        Workers that build side by side then end at about the same time.
+
+        Args:
+            seen: What was measured.
+            count: How many.
+        """
+        times = self._fit_times(seen)
+        if times is None:
+            return [self._draw() for _ in range(count)]
+        self._learn_errors(seen)
+        judge = _Judge(self._features, times, self._fit_costs(seen), self._error(), _best_log(seen))
+        near = self._look_around(seen, judge)
+        drawn = {self._draw(): None for _ in range(self._config.fresh)}
+        fresh = judge.best_of(point for point in drawn if point not in seen)
+        from_fresh = int(self._rng.binomial(count, self._config.fresh_share))
+        chosen = dict.fromkeys(near[: count - from_fresh])
+        for point in fresh:
+            if len(chosen) >= count:
+                break
+            chosen[point] = None
+        self._expected = {point: judge.log_s[point] for point in chosen}
+        return sorted(chosen, key=lambda point: -judge.log_cost[point])
+
+    def _look_around(self, seen: Mapping[Point, Result], judge: _Judge) -> list[Point]:
+        """Unmeasured points near measured ones, the most promising first."""
+        config = self._config
+        ranked = sorted((r for r in seen.values() if r.ok), key=lambda r: r.estimate_s or math.inf)
+        others = ranked[config.elites : max(len(ranked) // 4, config.elites + 1)]
+        drawn = self._rng.permutation(len(others))[: config.elites]
+        centres = [result.point for result in ranked[: config.elites]]
+        centres += [others[index].point for index in drawn]
+        looked_from: set[Point] = set()
+        found: dict[Point, None] = {}
+        best: list[Point] = []
+        for _ in range(config.steps):
+            looked_from.update(centres)
+            for centre in centres:
+                found.update((p, None) for p in self._around(centre) if p not in seen)
+            best = judge.best_of(found)
+            centres = [point for point in best if point not in looked_from][: config.beam]
+        return best
+
+    def _around(self, point: Point) -> list[Point]:
+        """Its neighbours; listing them takes milliseconds."""
+        if len(self._neighbours) > _NEIGHBOURHOODS_KEPT:
+            self._neighbours.clear()
+        if point not in self._neighbours:
+            self._neighbours[point] = self._space.neighbours(point)
+        return self._neighbours[point]
+
+    def _fit_times(self, seen: Mapping[Point, Result]) -> KnobTrees | None:
+        """A model of log seconds; None if nothing could be timed. Failures are as bad as it gets.
+
+        Every fit draws other parts of points and features, so that a wrong belief is not held for
+        ever.
+        """
+        best = _best_log(seen)
+        if not math.isfinite(best):
+            return None
+        self._fits += 1
+        logs = np.array([min(_log_s(result), best + _WORST) for result in seen.values()])
+        return KnobTrees(self._features.of(list(seen)), logs, self._fits)
+
+    def _fit_costs(self, seen: Mapping[Point, Result]) -> KnobTrees:
+        """A model of the log seconds that a candidate takes to be built, verified and timed."""
+        costs = [max(result.phases.total_s, _QUICKEST_S) for result in seen.values()]
+        return KnobTrees(
+            self._features.of(list(seen)), np.log(np.array(costs)), self._fits, _COST_ROUNDS
+        )
+
+    def _learn_errors(self, seen: Mapping[Point, Result]) -> None:
+        """Compare what was expected of the last points with what they turned out to be."""
+        for point, expected in self._expected.items():
+            result = seen.get(point)
+            if result is not None and result.ok and not result.repeated:
+                self._errors.append(min(_WORST_ERROR, _log_s(result) - expected))
+        self._expected = {}
+        self._errors = self._errors[-_ERRORS:]
+
+    def _error(self) -> float:
+        """How far expectations were from what was measured, of late."""
+        if len(self._errors) < _FEWEST_ERRORS:
+            return _UNKNOWN_ERROR
+        return float(np.clip(np.sqrt(np.mean(np.square(self._errors))), *_ERROR_RANGE))
+
+
+class _Judge:
+    """The expected improvement a second of points, each judged once.
+
+    Jones et al., "Efficient Global Optimization of Expensive Black-Box Functions" (1998), in log
+    seconds; the error is the same everywhere, for trees do not say where they know nothing.
+
+    Attributes:
+        log_s: What is expected of each judged point.
+        log_cost: And of its building and timing.
+    """
+
+    def __init__(
+        self, features: KnobFeatures, times: KnobTrees, costs: KnobTrees, error: float, best: float
+    ) -> None:
+        self._features, self._times, self._costs = features, times, costs
+        self._error, self._best = error, best
+        self._score: dict[Point, float] = {}
+        self.log_s: dict[Point, float] = {}
+        self.log_cost: dict[Point, float] = {}
+
+    def best_of(self, points: Iterable[Point]) -> list[Point]:
+        """The points in order, the most promising first."""
+        points = list(points)
+        new = [point for point in points if point not in self._score]
+        if new:
+            features = self._features.of(new)
+            log_s, log_cost = self._times.predict(features), self._costs.predict(features)
+            gain = np.log(np.maximum(self._improvement(log_s), _LEAST_IMPROVEMENT)) - log_cost
+            self._score |= zip(new, gain.tolist(), strict=True)
+            self.log_s |= zip(new, log_s.tolist(), strict=True)
+            self.log_cost |= zip(new, log_cost.tolist(), strict=True)
+        return sorted(points, key=lambda point: -self._score[point])
+
+    def _improvement(self, log_s: Floats) -> Floats:
+        """Expected, in log seconds below the best."""
+        ahead = (self._best - log_s) / self._error
+        improvement: Floats = self._error * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+        return improvement
+
+
+def _log_s(result: Result) -> float:
+    """Log seconds; infinite for failures."""
+    return math.log(result.estimate_s) if result.ok and result.estimate_s else math.inf
+
+
+def _best_log(seen: Mapping[Point, Result]) -> float:
+    return min(map(_log_s, seen.values()), default=math.inf)
