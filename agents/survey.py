@@ -116,6 +116,9 @@ class Survey:
             if len(chosen) >= count:
                 break
             chosen[point] = None
+        if not chosen:
+            # Everything near is measured, and so was every draw; another one may not be.
+            return [self._draw()]
         self._expected = {point: judge.log_s[point] for point in chosen}
         return sorted(chosen, key=lambda point: -judge.log_cost[point])
 
