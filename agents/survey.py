@@ -106,7 +106,7 @@ class Survey:
         if times is None:
             return [self._draw() for _ in range(count)]
         self._learn_errors(seen)
-        judge = _Judge(self._features, times, self._fit_costs(seen), self._error(), _best_log(seen))
+        judge = _Judge(self._features, times, self._fit_costs(seen), self.error, _best_log(seen))
         near = self._look_around(seen, judge)
         drawn = {self._draw(): None for _ in range(self._config.fresh)}
         fresh = judge.best_of(point for point in drawn if point not in seen)
@@ -121,6 +121,13 @@ class Survey:
             return [self._draw()]
         self._expected = {point: judge.log_s[point] for point in chosen}
         return sorted(chosen, key=lambda point: -judge.log_cost[point])
+
+    @property
+    def error(self) -> float:
+        """How far expectations were from what was measured, of late, in log seconds."""
+        if len(self._errors) < _FEWEST_ERRORS:
+            return _UNKNOWN_ERROR
+        return float(np.clip(np.sqrt(np.mean(np.square(self._errors))), *_ERROR_RANGE))
 
     def _look_around(self, seen: Mapping[Point, Result], judge: _Judge) -> list[Point]:
         """Unmeasured points near measured ones, the most promising first."""
@@ -177,12 +184,6 @@ class Survey:
                 self._errors.append(min(_WORST_ERROR, _log_s(result) - expected))
         self._expected = {}
         self._errors = self._errors[-_ERRORS:]
-
-    def _error(self) -> float:
-        """How far expectations were from what was measured, of late."""
-        if len(self._errors) < _FEWEST_ERRORS:
-            return _UNKNOWN_ERROR
-        return float(np.clip(np.sqrt(np.mean(np.square(self._errors))), *_ERROR_RANGE))
 
 
 class _Judge:

@@ -1,0 +1,132 @@
+"""A descent, then a survey of the whole space."""
+
+import math
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from schedenv_agents.greedy_local import GreedyLocalAgent
+from schedenv_agents.greedy_trees import TreesGreedyAgent
+from schedenv_agents.survey import Survey, SurveyConfig
+
+from schedenv.measure import Phases, Result, Status
+from schedenv.space import Point, Space
+
+from .landscape import best_distance, distance, goal, judged
+
+
+def test_it_comes_nearer_to_the_optimum_than_greedy_with_equal_trials(
+    one_width_space: Space,
+) -> None:
+    def mean(agent: Callable[[Space, int], GreedyLocalAgent]) -> float:
+        found = [best_distance(agent(one_width_space, s), one_width_space) for s in range(4)]
+        return float(np.mean(found))
+
+    assert mean(TreesGreedyAgent) <= mean(GreedyLocalAgent)
+
+
+def test_the_survey_begins_when_the_best_looking_neighbours_were_no_better(
+    tiny_space: Space,
+) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    asked = 0
+    while not agent.state_dict()["surveying"]:
+        points = agent.ask(16)
+        assert points
+        asked += len(points)
+        # The first point of all is the best one: nothing that is asked later is better.
+        agent.tell([judged(p, 1e-6 * (1 + 0.1 * (asked > 4) + 0.001 * n))
+                    for n, p in enumerate(points)])  # fmt: skip
+    assert 8 + 24 <= asked <= 8 + 24 + 8
+    assert len(agent.ask(16)) == 8
+
+
+def seen_by(space: Space, count: int, cost_s: Callable[[Point], float]) -> dict[Point, Result]:
+    """Random points of the landscape, measured."""
+    rng, target = np.random.default_rng(0), goal(space)
+    points = {space.sample(rng): None for _ in range(count)}
+    return {p: built_in(judged(p, 1e-6 * (1 + distance(p, target))), cost_s(p)) for p in points}
+
+
+def built_in(result: Result, build_s: float) -> Result:
+    return msgspec.structs.replace(result, phases=Phases(build_s=build_s))
+
+
+def survey_of(space: Space, config: SurveyConfig | None = None) -> Survey:
+    rng = np.random.default_rng(1)
+    return Survey(space, rng, lambda: space.sample(rng), config)
+
+
+class TestSurvey:
+    def test_what_it_chooses_is_new_and_nearer_to_the_optimum_than_draws(
+        self, one_width_space: Space
+    ) -> None:
+        seen = seen_by(one_width_space, 120, lambda _: 0.1)
+        chosen = survey_of(one_width_space).choose(seen, 16)
+        assert len(set(chosen)) == 16
+        assert not set(chosen) & seen.keys()
+        target = goal(one_width_space)
+        measured = [distance(point, target) for point in seen]
+        assert np.median([distance(point, target) for point in chosen]) < np.quantile(measured, 0.2)
+
+    def test_of_two_that_promise_as_much_it_takes_the_one_that_is_built_sooner(
+        self, one_width_space: Space
+    ) -> None:
+        def slow_if_odd(point: Point) -> float:
+            return 20.0 if point.sketch % 2 else 0.1
+
+        def share_of_odd(cost_s: Callable[[Point], float]) -> float:
+            seen = seen_by(one_width_space, 200, cost_s)
+            # The times say nothing, so that costs decide.
+            seen = {p: built_in(judged(p, 1e-6), cost_s(p)) for p in seen}
+            chosen = survey_of(one_width_space, SurveyConfig(fresh_share=0.0)).choose(seen, 16)
+            return float(np.mean([point.sketch % 2 for point in chosen]))
+
+        assert share_of_odd(slow_if_odd) < share_of_odd(lambda _: 0.1)
+
+    def test_a_share_is_from_fresh_draws(self, one_width_space: Space) -> None:
+        seen = seen_by(one_width_space, 60, lambda _: 0.1)
+        near = {p for known in seen for p in one_width_space.neighbours(known)}
+        config = SurveyConfig(steps=1, fresh_share=1.0)
+        chosen = survey_of(one_width_space, config).choose(seen, 16)
+        assert len(set(chosen) - near) > 8
+
+    def test_where_nothing_could_be_timed_it_draws(self, tiny_space: Space) -> None:
+        rng = np.random.default_rng(0)
+        points = [tiny_space.sample(rng) for _ in range(5)]
+        failed = {p: Result(point=p, status=Status.CONSTRAINT, reason="x") for p in points}
+        assert len(survey_of(tiny_space).choose(failed, 4)) == 4
+        assert survey_of(tiny_space).rank(failed, points) == [0, 1, 2, 3, 4]
+
+    def test_failures_count_as_bad_and_not_as_unknown(self, one_width_space: Space) -> None:
+        seen = seen_by(one_width_space, 100, lambda _: 0.1)
+        failing = {
+            p: r if p.sketch % 2 else Result(point=p, status=Status.RUN_ERROR, reason="x")
+            for p, r in seen.items()
+        }
+        assert {p.sketch % 2 for p in failing} == {0, 1}
+        order = survey_of(one_width_space).rank(failing, list(failing))
+        places = {True: [], False: []}
+        for place, index in enumerate(order):
+            places[failing[list(failing)[index]].ok].append(place)
+        assert np.median(places[True]) < np.median(places[False])
+
+    def test_equal_seeds_choose_the_same(self, tiny_space: Space) -> None:
+        seen = seen_by(tiny_space, 60, lambda _: 0.1)
+        one, other = (survey_of(tiny_space).choose(seen, 8) for _ in range(2))
+        assert one == other
+
+    def test_it_learns_from_what_it_expected_how_far_to_trust_itself(
+        self, one_width_space: Space
+    ) -> None:
+        seen = seen_by(one_width_space, 60, lambda _: 0.1)
+        survey = survey_of(one_width_space)
+        errors = []
+        for _ in range(4):
+            chosen = survey.choose(seen, 8)
+            errors.append(survey.error)
+            target = goal(one_width_space)
+            seen |= {p: judged(p, 1e-6 * (1 + distance(p, target))) for p in chosen}
+        assert errors[0] == 0.5
+        assert 0.05 <= errors[-1] < 0.5
+        assert not math.isclose(errors[-1], errors[0])
