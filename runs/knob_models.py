@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
 from schedenv_agents.coordinates import Coordinates
 from schedenv_agents.forecast import Forecast, one_thread
 from schedenv_agents.knob_features import KnobFeatures
 from schedenv_agents.knob_trees import KnobTrees
+from scipy.stats import spearmanr
 
 from schedenv import hardware as hw
 from schedenv.records.store import RecordStore

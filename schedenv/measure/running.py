@@ -25,6 +25,7 @@ from schedenv.measure.building import crashed
 from schedenv.measure.drift import Divisors, Scale
 from schedenv.measure.job import Batch, Job
 from schedenv.measure.pool import Ended, Limits, WorkerPool
+from schedenv.measure.process import WorkerProcess
 from schedenv.measure.result import Phases, Result, Status, robust_estimate
 from schedenv.measure.timing import CALM, CLOSE_FACTOR, Look
 
@@ -45,6 +46,8 @@ _CONFIRMED = 0.9
 _DRIFT_LASTS_S = 0.25
 _LONGEST_YARDSTICK_CALL_S = 0.02
 _UNKNOWN_CALL_S = 1e-3
+_SPIN_S = 2e-3
+"""After so long the threads of a worker's pool sleep, having waited for work for a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Runner:
         self._pool, self._limits, self._floor_s = pool, limits, floor_s
         self._drift: tuple[Divisors, float] | None = None
         self._scale: Scale | None = None
+        self._last: WorkerProcess | None = None
         self.yardstick: Job | None = None
         self.best_s: float | None = None
 
@@ -165,8 +169,7 @@ class Runner:
             return
         limit_s = self._limits.run_s(batch.bar_s)
         incumbent_s = None if batch.bar_s is None else batch.bar_s * (drift.likely if drift else 1)
-        worker.ask(messages.Run(job.id, incumbent_s), limit_s)
-        answer = self._pool.wait_for(worker)
+        answer = self._ask(worker, messages.Run(job.id, incumbent_s), limit_s)
         if isinstance(answer, messages.Ran):
             result = self._judge(job, answer, drift)
             if _is_close(result, close_to_s):
@@ -293,8 +296,7 @@ class Runner:
         assert job.worker is not None
         end_s = time.monotonic() + _PATIENCE_S
         while job.held_by(self._pool.workers):
-            job.worker.ask(messages.Probe(), self._limits.run_s(None))
-            answer = self._pool.wait_for(job.worker)
+            answer = self._ask(job.worker, messages.Probe(), self._limits.run_s(None))
             if not isinstance(answer, messages.Probed):
                 self._pool.replace(job.worker)
                 self._pool.settle()
@@ -346,13 +348,23 @@ class Runner:
         """
         assert job.worker is not None
         # Even a kernel in a slow moment gets the time that the slowest admitted one would.
-        job.worker.ask(messages.LookAgain(job.id, call_s), self._limits.run_s(call_s))
-        answer = self._pool.wait_for(job.worker)
+        request = messages.LookAgain(job.id, call_s)
+        answer = self._ask(job.worker, request, self._limits.run_s(call_s))
         if isinstance(answer, messages.Looked):
             return answer
         self._pool.replace(job.worker)
         self._pool.settle()
         return None
+
+    def _ask(
+        self, worker: WorkerProcess, request: messages.Request, limit_s: float
+    ) -> messages.Response | Ended:
+        """Let a worker run something, once the threads of the one that ran before do not spin."""
+        if self._last is not worker:
+            time.sleep(_SPIN_S)
+        self._last = worker
+        worker.ask(request, limit_s)
+        return self._pool.wait_for(worker)
 
 
 def _with_looks(job: Job, result: Result, run_s: float) -> Result:

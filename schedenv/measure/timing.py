@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from schedenv.measure.result import robust_estimate
-
 HOPELESS_FACTOR = 2.5
 """A candidate this many times slower than the incumbent is not timed any further."""
 
@@ -35,9 +33,8 @@ _BUDGET_S = 0.1
 _LONG_CALL_S = 0.1
 _SHORTEST_CALL_S = 1e-7
 _SECOND_SAMPLES = 4
-_REFERENCES = 4
-_REFERENCES_NOW = 2
-_SETTLING_S = 3e-3
+_REFERENCES = 2
+_SETTLING_S = 4e-3
 _UNCOUNTED = 4
 
 
@@ -133,35 +130,34 @@ class Timer:
 
     def look(self, call_s: float) -> Look:
         """Time a kernel whose calls are known to last about `call_s`."""
-        return self._look(call_s, slowdown_now(self._reference_s, self._undisturbed_s))
+        return self._look(call_s, self._slowdown())
 
     def _look(self, call_s: float, before: float) -> Look:
         samples_s = tuple(self._kernel_s(calls_per_sample(call_s), sample_count(call_s)))
-        return Look(samples_s, max(before, slowdown_now(self._reference_s, self._undisturbed_s)))
+        return Look(samples_s, max(before, self._slowdown()))
 
     def _slowdown(self) -> float:
-        """How much slower than undisturbed the reference kernel is, once cores that idled are not.
-
-        On some virtual machines a core that was idle for milliseconds then takes up to two times
-        as long for everything, for two more milliseconds of work.
-        """
-        references = [self._reference_s() for _ in range(_REFERENCES)]
-        spent_s = sum(references)
-        while True:
-            slowdown = robust_estimate(references[-_REFERENCES:]) / self._undisturbed_s
-            if slowdown < CALM or not spent_s < _SETTLING_S:
-                return slowdown
-            references.append(self._reference_s())
-            spent_s += references[-1]
+        return slowdown_now(self._reference_s, self._undisturbed_s)
 
 
 def slowdown_now(reference_s: Callable[[], float], undisturbed_s: float) -> float:
-    """How much slower than undisturbed the reference kernel is at this moment.
+    """How much slower than undisturbed the reference kernel is, once cores that idled are not.
 
+    On some virtual machines a core that was idle for milliseconds then takes up to two times as
+    long for everything, for three more milliseconds of work (`runs/waking.py`), and the threads of
+    the process that ran before spin for one. So the kernel is repeated until two calls in a row
+    are not slow, or no longer for either reason. It also wakes the cores for what is timed next.
     The first call is not counted: after a kernel of one thread it wakes the others of the pool.
     """
-    reference_s()
-    return max(reference_s() for _ in range(_REFERENCES_NOW)) / undisturbed_s
+    spent_s = reference_s()
+    references: list[float] = []
+    while True:
+        references.append(reference_s())
+        spent_s += references[-1]
+        if len(references) >= _REFERENCES:
+            slowdown = max(references[-_REFERENCES:]) / undisturbed_s
+            if slowdown < CALM or not spent_s < _SETTLING_S:
+                return slowdown
 
 
 def calls_per_sample(call_s: float) -> int:
