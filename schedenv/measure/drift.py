@@ -87,7 +87,9 @@ class Scale:
     one, all that follows would be divided by the difference for the rest of the run, and stand
     below anything that the clock ever showed. So the estimate is settled after a while, once: to
     the median of what the kernel takes between the other candidates. That is the machine's usual
-    speed for the first yardstick; the median of one that replaces it is put to that scale.
+    speed for the first yardstick; the median of one that replaces it is put to that scale. Until
+    then it follows that median, if the reference kernel says that the moments are calm: by the
+    time that a scale is settled, what was measured at a wrong one may lead for good.
 
     Calm and disturbed moments are kept apart. A neighbour on the core slows the kernels of one
     task down by different factors, so what lasted over disturbed moments says nothing about calm
@@ -133,8 +135,10 @@ class Scale:
             self._calm_s.clear()
         if look.calm:
             self._calm_s.append(now_s)
-        if not self._settled and len(self._calm_s) == _LOOKS_TO_SETTLE:
-            self._settle(statistics.median(self._calm_s) / self._usual)
+        settles = len(self._calm_s) == _LOOKS_TO_SETTLE
+        if not self._settled and (settles or (look.calm and look.slowdown is not None)):
+            self._move_to(statistics.median(self._calm_s) / self._usual)
+            self._settled = settles
         slowdown = now_s / self.estimate_s
         likely = self._drift(look.calm, slowdown).follow(slowdown)
         other_kind = self._drifts.get(not look.calm)
@@ -149,7 +153,7 @@ class Scale:
                 drift.start(slowdown)
         return self._drifts[calm]
 
-    def _settle(self, estimate_s: float) -> None:
+    def _move_to(self, estimate_s: float) -> None:
         for drift in self._drifts.values():
             drift.rebase(estimate_s / self.estimate_s)
-        self.estimate_s, self._settled = estimate_s, True
+        self.estimate_s = estimate_s

@@ -58,6 +58,20 @@ def test_after_settling_nothing_that_lasted_until_then_is_divided_by() -> None:
     assert drifts[23] == pytest.approx(1.0, abs=0.01)
 
 
+def test_calm_moments_are_not_divided_by_a_time_from_a_lucky_one() -> None:
+    scale = Scale(1.0)
+    divisors = [scale.follow(look(1.3, slowdown=1.0)).calm for _ in range(30)]
+    assert divisors == pytest.approx([1.0] * 30)
+    assert scale.estimate_s == pytest.approx(1.3)
+
+
+def test_before_it_is_settled_disturbed_moments_are_compared_with_calm_ones() -> None:
+    scale = Scale(1.0)
+    scale.follow(look(1.3, slowdown=1.0))
+    assert scale.follow(look(1.95, slowdown=1.6)).disturbed == pytest.approx(1.5)
+    assert scale.follow(look(1.3, slowdown=1.0)).calm == pytest.approx(1.0)
+
+
 def test_disturbed_moments_do_not_settle_the_scale() -> None:
     scale = Scale(1.0)
     for _ in range(60):

@@ -407,3 +407,22 @@ def test_what_is_faster_than_the_machine_is_looked_at_again_and_then_noise() -> 
     )
     assert machine.looks == [0, 0]
     assert runner.yardstick is None
+
+
+def test_a_worker_runs_once_the_threads_of_the_one_before_sleep(
+    start: Callable[..., tuple[Machine, Runner]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OtherWorker:
+        def ask(self, request: Any, limit_s: float) -> None:
+            machine.ask(request, limit_s)
+
+    machine, runner = start([1.0])
+    pauses_s: list[float] = []
+    monkeypatch.setattr(running.time, "sleep", pauses_s.append)
+    run(machine, runner, 1.5e-3, 1.5e-3)
+    assert pauses_s == []
+    elsewhere = job(machine, 9, 1.5e-3)
+    elsewhere.worker = OtherWorker()  # type: ignore[assignment]
+    machine.workers.append(elsewhere.worker)
+    runner.run_all(Batch([elsewhere], 1e-3, None))
+    assert pauses_s == [running._SPIN_S]

@@ -1,12 +1,13 @@
 """How often a candidate is timed, and against what, with scripted clocks."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
 from schedenv.measure import Phases, robust_estimate, timing
-from schedenv.measure.timing import Timer
+from schedenv.measure.timing import Timer, slowdown_now
 
 
 class Machine:
@@ -110,6 +111,17 @@ def test_cores_that_idled_are_given_time_to_become_fast_before_a_kernel_is_timed
     machine.timer = Timer(machine._call_s, machine._kernel_s, lambda: 2e-4 * next(clock), 2e-4)
     assert machine.timer.first_look(0.1e-3, None).slowdown == pytest.approx(1.0)
     assert sum(1 for _ in clock) == 100 - 2 - 3
+
+
+def test_the_check_for_calm_wakes_the_cores_first() -> None:
+    clock = iter([2.0] * 12 + [1.0] * 100)
+    assert slowdown_now(lambda: 2e-4 * next(clock), 2e-4) == pytest.approx(1.0)
+    assert sum(1 for _ in clock) == 100 - 2
+
+
+def test_one_slow_call_among_two_is_a_disturbance_if_it_lasts() -> None:
+    clock = itertools.cycle([1.0, 1.6])
+    assert slowdown_now(lambda: 2e-4 * next(clock), 2e-4) == pytest.approx(1.6)
 
 
 def test_a_machine_that_stays_slow_is_not_waited_for() -> None:

@@ -76,8 +76,8 @@ def test_names_that_nothing_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError) as caught:
         find_agent("gredy")
     assert str(caught.value) == (
-        "unknown agent 'gredy'; did you mean 'greedy' or 'greedy-forecast'? (or name "
-        "FILE.py:CLASS, or the folder of a "
+        "unknown agent 'gredy'; did you mean 'greedy' or 'greedy-trees' or "
+        "'greedy-forecast'? (or name FILE.py:CLASS, or the folder of a "
         "checkpoint)"
     )
     with pytest.raises(UnknownNameError) as caught:
