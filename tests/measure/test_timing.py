@@ -114,7 +114,7 @@ def test_cores_that_idled_are_given_time_to_become_fast_before_a_kernel_is_timed
 
 
 def test_the_check_for_calm_wakes_the_cores_first() -> None:
-    clock = iter([2.0] * 12 + [1.0] * 100)
+    clock = iter([2.0] * 6 + [1.0] * 100)
     assert slowdown_now(lambda: 2e-4 * next(clock), 2e-4) == pytest.approx(1.0)
     assert sum(1 for _ in clock) == 100 - 2
 
