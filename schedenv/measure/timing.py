@@ -134,13 +134,16 @@ class Timer:
 
     def _look(self, call_s: float, before: float) -> Look:
         samples_s = tuple(self._kernel_s(calls_per_sample(call_s), sample_count(call_s)))
-        return Look(samples_s, max(before, self._slowdown()))
+        # Now the cores are awake, and what slows them down may be over in a millisecond.
+        return Look(samples_s, max(before, self._slowdown(settling_s=0.0)))
 
-    def _slowdown(self) -> float:
-        return slowdown_now(self._reference_s, self._undisturbed_s)
+    def _slowdown(self, settling_s: float = _SETTLING_S) -> float:
+        return slowdown_now(self._reference_s, self._undisturbed_s, settling_s)
 
 
-def slowdown_now(reference_s: Callable[[], float], undisturbed_s: float) -> float:
+def slowdown_now(
+    reference_s: Callable[[], float], undisturbed_s: float, settling_s: float = _SETTLING_S
+) -> float:
     """How much slower than undisturbed the reference kernel is, once cores that idled are not.
 
     On some virtual machines a core that was idle for milliseconds then takes up to two times as
@@ -148,6 +151,11 @@ def slowdown_now(reference_s: Callable[[], float], undisturbed_s: float) -> floa
     the process that ran before spin for one. So the kernel is repeated until two calls in a row
     are not slow, or no longer for either reason. It also wakes the cores for what is timed next.
     The first call is not counted: after a kernel of one thread it wakes the others of the pool.
+
+    Args:
+        reference_s: One call of the reference kernel, seconds.
+        undisturbed_s: What it takes on the undisturbed machine.
+        settling_s: Seconds of calls until slow ones are believed.
     """
     spent_s = reference_s()
     references: list[float] = []
@@ -156,7 +164,7 @@ def slowdown_now(reference_s: Callable[[], float], undisturbed_s: float) -> floa
         spent_s += references[-1]
         if len(references) >= _REFERENCES:
             slowdown = max(references[-_REFERENCES:]) / undisturbed_s
-            if slowdown < CALM or not spent_s < _SETTLING_S:
+            if slowdown < CALM or not spent_s < settling_s:
                 return slowdown
 
 

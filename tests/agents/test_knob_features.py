@@ -1,12 +1,16 @@
 """What is known of a program from its knobs alone."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from schedenv_agents.greedy_trees import TreesGreedyAgent
 from schedenv_agents.knob_features import KnobFeatures
 from schedenv_agents.knob_trees import KnobTrees
 
+from schedenv.errors import MissingExtraError
 from schedenv.space import Point, Space
 
 
@@ -65,11 +69,7 @@ class TestKnobTrees:
 def test_without_xgboost_the_agent_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, tiny_space: Space
 ) -> None:
-    from schedenv_agents.greedy_trees import TreesGreedyAgent
-
-    from schedenv.errors import MissingExtraError
-
-    monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
+    monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(MissingExtraError) as caught:
         TreesGreedyAgent(tiny_space, 0)
     assert str(caught.value) == (

@@ -131,8 +131,17 @@ def test_a_machine_that_stays_slow_is_not_waited_for() -> None:
         machine._call_s, machine._kernel_s, lambda: calls.append(None) or 4e-4, 2e-4
     )
     assert machine.timer.first_look(0.1e-3, None).slowdown == pytest.approx(2.0)
-    # Calls of 0.4 ms: 4 ms before and after the samples.
-    assert len(calls) == 2 * 10
+    # Calls of 0.4 ms: for 4 ms before the samples, and three after them.
+    assert len(calls) == 10 + 3
+
+
+def test_a_disturbance_that_ends_just_after_a_look_is_not_overlooked() -> None:
+    slowdowns = iter([1.0, 1.0, 1.0, 1.6, 1.6, 1.6])
+    machine = Machine(0.1e-3)
+    machine.timer = Timer(
+        machine._call_s, machine._kernel_s, lambda: 2e-4 * next(slowdowns, 1.0), 2e-4
+    )
+    assert machine.timer.look(0.1e-3).slowdown == pytest.approx(1.6)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1.0, 1.8), (1.8, 1.0)])
