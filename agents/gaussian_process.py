@@ -25,8 +25,11 @@ NOISE = 0.05
 MOST = 384
 """Measurements that are kept: the fastest ones."""
 
+WORST = 2.5
+"""Log times count as at most that much above the best: how bad the hopeless are teaches nothing
+about the good."""
+
 _LEAST_VARIANCE = 1e-3
-_WORST = 2.5
 
 
 class GaussianProcess:
@@ -46,8 +49,7 @@ class GaussianProcess:
     ) -> None:
         order = np.argsort(seconds, kind="stable")[:MOST]
         features, logs = features[order], np.log(seconds[order])
-        # How bad the hopeless are teaches nothing about the good.
-        logs = np.minimum(logs, logs.min() + _WORST)
+        logs = np.minimum(logs, logs.min() + WORST)
         self._features = features
         self._mean = float(logs.mean())
         self._variance = max(float(logs.var()), _LEAST_VARIANCE)

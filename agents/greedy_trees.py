@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from schedenv.costmodel.trees import load_xgboost
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 
 from .greedy_local import GreedyConfig, GreedyLocalAgent
-from .knob_trees import load_xgboost
 from .survey import Survey
 
 _PATIENCE = 24
@@ -32,7 +32,7 @@ class TreesGreedyAgent(GreedyLocalAgent):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(space, seed, GreedyConfig())
-        load_xgboost()
+        load_xgboost("the greedy-trees agent")
         self._survey = Survey(space, self._rng, self._draw)
         self._fruitless = 0
         self._surveying = False

@@ -30,9 +30,8 @@ class KnobFeatures:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._sketches = [_SketchFeatures(sketch) for sketch in space.sketches]
-        # One row of ones is legal for no sketch and has as many columns as any.
-        ones = np.ones((1, space.width), np.int32)
-        self._width = 1 + max(sketch.of(ones).shape[1] for sketch in self._sketches)
+        any_row = np.zeros((1, space.width), np.int32)
+        self._width = 1 + max(sketch.of(any_row).shape[1] for sketch in self._sketches)
 
     def of(self, points: Sequence[Point]) -> Floats:
         """The sketch, what is known of its points, and a padding of zeros; shape (n, width)."""
@@ -73,7 +72,7 @@ class _SketchFeatures:
             # Rows of vectors in the register tile.
             columns.append(_column(tile[:, 3] - spatial[-1][:, 3]))
         for choice, amounts in self._choices:
-            amount = amounts[rows[:, choice.start] % len(amounts)]
+            amount = amounts[rows[:, choice.start]]
             columns.append(_column(amount))
             if choice.role == "unroll":
                 columns.append(_column(amount - innermost))

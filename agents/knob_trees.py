@@ -6,11 +6,9 @@ the knobs' coordinates did, at every moment looked at (`runs/knob_models.md`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from schedenv.errors import MissingExtraError
+from schedenv.costmodel.trees import load_xgboost
 
 from .knob_features import Floats
 
@@ -39,24 +37,10 @@ class KnobTrees:
     """
 
     def __init__(self, features: Floats, targets: Floats, seed: int, rounds: int = 100) -> None:
-        self._xgboost = load_xgboost()
+        self._xgboost = load_xgboost("a model of knobs")
         data = self._xgboost.DMatrix(features, label=targets)
         self._booster = self._xgboost.train(_SETTINGS | {"seed": seed}, data, rounds)
 
     def predict(self, features: Floats) -> Floats:
         """The number at other points, shape (n,)."""
-        predicted: Floats = self._booster.predict(self._xgboost.DMatrix(features))
-        return predicted.astype(np.float64)
-
-
-def load_xgboost() -> Any:
-    """The package.
-
-    Raises:
-        MissingExtraError: It is missing.
-    """
-    try:
-        import xgboost
-    except ImportError:
-        raise MissingExtraError("xgboost", "models", "the greedy-trees agent") from None
-    return xgboost
+        return np.asarray(self._booster.predict(self._xgboost.DMatrix(features)), np.float64)

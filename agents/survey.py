@@ -18,11 +18,9 @@ from scipy.stats import norm
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 
+from .gaussian_process import WORST
 from .knob_features import Floats, KnobFeatures
 from .knob_trees import KnobTrees
-
-_WORST = math.log(12)
-"""Log times are at most that much above the best: how bad the hopeless are teaches little."""
 
 _QUICKEST_S = 0.02
 _COST_ROUNDS = 50
@@ -87,7 +85,7 @@ class Survey:
             seen: What was measured; as it is if none of it could be timed.
             points: Any.
         """
-        times = self._fit_times(seen)
+        times = self._fit_times(seen, self._features.of(list(seen)))
         if times is None:
             return list(range(len(points)))
         order = np.argsort(times.predict(self._features.of(points)), kind="stable")
@@ -102,11 +100,13 @@ class Survey:
             seen: What was measured.
             count: How many.
         """
-        times = self._fit_times(seen)
+        known = self._features.of(list(seen))
+        times = self._fit_times(seen, known)
         if times is None:
             return [self._draw() for _ in range(count)]
         self._learn_errors(seen)
-        judge = _Judge(self._features, times, self._fit_costs(seen), self.error, _best_log(seen))
+        costs = self._fit_costs(seen, known)
+        judge = _Judge(self._features, times, costs, self.error, _best_log(seen))
         near = self._look_around(seen, judge)
         drawn = {self._draw(): None for _ in range(self._config.fresh)}
         fresh = judge.best_of(point for point in drawn if point not in seen)
@@ -132,7 +132,7 @@ class Survey:
     def _look_around(self, seen: Mapping[Point, Result], judge: _Judge) -> list[Point]:
         """Unmeasured points near measured ones, the most promising first."""
         config = self._config
-        ranked = sorted((r for r in seen.values() if r.ok), key=lambda r: r.estimate_s or math.inf)
+        ranked = sorted((result for result in seen.values() if result.ok), key=_log_s)
         others = ranked[config.elites : max(len(ranked) // 4, config.elites + 1)]
         drawn = self._rng.permutation(len(others))[: config.elites]
         centres = [result.point for result in ranked[: config.elites]]
@@ -156,7 +156,7 @@ class Survey:
             self._neighbours[point] = self._space.neighbours(point)
         return self._neighbours[point]
 
-    def _fit_times(self, seen: Mapping[Point, Result]) -> KnobTrees | None:
+    def _fit_times(self, seen: Mapping[Point, Result], known: Floats) -> KnobTrees | None:
         """A model of log seconds; None if nothing could be timed. Failures are as bad as it gets.
 
         Every fit draws other parts of points and features, so that a wrong belief is not held for
@@ -166,15 +166,13 @@ class Survey:
         if not math.isfinite(best):
             return None
         self._fits += 1
-        logs = np.array([min(_log_s(result), best + _WORST) for result in seen.values()])
-        return KnobTrees(self._features.of(list(seen)), logs, self._fits)
+        logs = np.array([min(_log_s(result), best + WORST) for result in seen.values()])
+        return KnobTrees(known, logs, self._fits)
 
-    def _fit_costs(self, seen: Mapping[Point, Result]) -> KnobTrees:
+    def _fit_costs(self, seen: Mapping[Point, Result], known: Floats) -> KnobTrees:
         """A model of the log seconds that a candidate takes to be built, verified and timed."""
         costs = [max(result.phases.total_s, _QUICKEST_S) for result in seen.values()]
-        return KnobTrees(
-            self._features.of(list(seen)), np.log(np.array(costs)), self._fits, _COST_ROUNDS
-        )
+        return KnobTrees(known, np.log(np.array(costs)), self._fits, _COST_ROUNDS)
 
     def _learn_errors(self, seen: Mapping[Point, Result]) -> None:
         """Compare what was expected of the last points with what they turned out to be."""

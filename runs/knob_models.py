@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from schedenv_agents.coordinates import Coordinates
 from schedenv_agents.forecast import Forecast, one_thread
+from schedenv_agents.gaussian_process import WORST
 from schedenv_agents.knob_features import KnobFeatures
 from schedenv_agents.knob_trees import KnobTrees
 from scipy.stats import spearmanr
@@ -39,7 +40,6 @@ Model = Callable[[Sequence[Point], Floats, Sequence[Point]], Floats]
 MOMENTS = (16, 32, 64, 128, 256, 512)
 NEXT = 100
 WITHIN = math.log(2)
-WORST = math.log(12)
 FEWEST = 10
 
 

@@ -71,7 +71,7 @@ class TreeModel(CostModel):
         self._spaces: dict[str, Space] = {}
 
     def _fit(self, data: TrainingData) -> None:
-        xgboost = _xgboost()
+        xgboost = load_xgboost()
         rng = np.random.default_rng(self.seed)
         parts = [split_points(entry, _ASIDE, rng) for entry in data.tasks]
         self._spaces.clear()
@@ -108,7 +108,7 @@ class TreeModel(CostModel):
         pack = _Pack(stores, np.zeros(len(points), np.float32))
         if not pack.rows.size:
             return np.full(len(points), REFUSED_SCORE, np.float32)
-        leaves = self._booster.predict(pack.matrix(_xgboost()), output_margin=True)
+        leaves = self._booster.predict(pack.matrix(load_xgboost()), output_margin=True)
         scores = log_throughput(pack.sums(leaves))
         scores[[not len(rows) for rows in stores]] = REFUSED_SCORE
         return scores
@@ -149,7 +149,7 @@ class TreeModel(CostModel):
         return bytes(self._booster.save_raw("ubj"))
 
     def _restore(self, weights: bytes) -> None:
-        xgboost = _xgboost()
+        xgboost = load_xgboost()
         self._booster = xgboost.Booster()
         try:
             self._booster.load_model(bytearray(weights))
@@ -213,9 +213,17 @@ def log_throughput(throughputs: Floats) -> Floats:
     return scores
 
 
-def _xgboost() -> Any:
+def load_xgboost(purpose: str = "the cost model of trees") -> Any:
+    """The package.
+
+    Args:
+        purpose: Who needs it, for the message.
+
+    Raises:
+        MissingExtraError: It is missing.
+    """
     try:
         import xgboost
     except ImportError:
-        raise MissingExtraError("xgboost", "models", "the cost model of trees") from None
+        raise MissingExtraError("xgboost", "models", purpose) from None
     return xgboost
