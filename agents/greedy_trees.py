@@ -10,13 +10,15 @@ from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 
 from .greedy_local import GreedyConfig, GreedyLocalAgent
-from .survey import Survey
+from .survey import Survey, SurveyConfig
+from .tile_prior import TilePrior, prior_of
 
 _PATIENCE = 24
 """New programs in a row that were no better than the centre, the most promising ones first: what is
 left of its neighbours is then no better either."""
 
 _BATCH = 8
+_ALIKE = 0.5
 
 
 class TreesGreedyAgent(GreedyLocalAgent):
@@ -25,20 +27,26 @@ class TreesGreedyAgent(GreedyLocalAgent):
     Args:
         space: The task's points.
         seed: Of the exploration, and of everything else random.
+        prior: What is expected before anything is measured; the survey then begins at once. None
+            for nothing.
 
     Raises:
         MissingExtraError: xgboost is missing.
     """
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int, prior: TilePrior | None = None) -> None:
         super().__init__(space, seed, GreedyConfig())
         load_xgboost("the greedy-trees agent")
-        self._survey = Survey(space, self._rng, self._draw)
+        config = SurveyConfig() if prior is None else SurveyConfig(alike=_ALIKE)
+        self._survey = Survey(space, self._rng, self._draw, config, prior)
         self._fruitless = 0
-        self._surveying = False
+        self._starting = self._surveying = prior is not None
 
     def ask(self, count: int) -> list[Point]:
         """What the descent asks for; after its end, what the survey chooses."""
+        if self._starting:
+            self._starting = False
+            return self._survey.start(min(count, _BATCH))
         descended = self._centre is not None and not (self._storm_left or self._queue)
         if descended or self._fruitless >= _PATIENCE:
             self._surveying = True
@@ -66,3 +74,21 @@ class TreesGreedyAgent(GreedyLocalAgent):
     def _rank(self) -> None:
         order = self._survey.rank(self._seen, [point for _, point in self._queue])
         self._queue = [self._queue[index] for index in order]
+
+
+class PriorGreedyAgent(TreesGreedyAgent):
+    """A survey from the first point on, by what other tasks have taught (`TilePrior`).
+
+    Where the prior has nothing to say (no reduction is tiled, or the space is a recorded table's)
+    it is `TreesGreedyAgent`.
+
+    Args:
+        space: The task's points.
+        seed: Of everything random.
+
+    Raises:
+        MissingExtraError: xgboost is missing.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed, prior_of(space))

@@ -6,6 +6,8 @@ the knobs' coordinates did, at every moment looked at (`runs/knob_models.md`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from schedenv.costmodel.trees import load_xgboost
@@ -22,6 +24,9 @@ _SETTINGS = {
     "nthread": 1,
 }
 
+_CORRECTING = {"reg_lambda": 20}
+"""What is set otherwise where trees correct what was expected: a few points are no reason to."""
+
 
 class KnobTrees:
     """One number a point, learned from points where it is known (Chen and Guestrin, KDD 2016).
@@ -31,16 +36,40 @@ class KnobTrees:
         targets: The number, shape (n,); finite.
         seed: Of the parts of points and features that each tree sees.
         rounds: Trees.
+        expected: What is expected of those points before anything is learned, up to a number that
+            is the same for all, shape (n,); None for nothing.
 
     Raises:
         MissingExtraError: xgboost is missing.
     """
 
-    def __init__(self, features: Floats, targets: Floats, seed: int, rounds: int = 100) -> None:
+    def __init__(
+        self,
+        features: Floats,
+        targets: Floats,
+        seed: int,
+        rounds: int = 100,
+        expected: Floats | None = None,
+    ) -> None:
         self._xgboost = load_xgboost("a model of knobs")
-        data = self._xgboost.DMatrix(features, label=targets)
-        self._booster = self._xgboost.train(_SETTINGS | {"seed": seed}, data, rounds)
+        self._shift = 0.0 if expected is None else float(np.median(targets - expected))
+        data = self._matrix(features, expected, targets)
+        settings = _SETTINGS if expected is None else _SETTINGS | _CORRECTING
+        self._booster = self._xgboost.train(settings | {"seed": seed}, data, rounds)
 
-    def predict(self, features: Floats) -> Floats:
-        """The number at other points, shape (n,)."""
-        return np.asarray(self._booster.predict(self._xgboost.DMatrix(features)), np.float64)
+    def predict(self, features: Floats, expected: Floats | None = None) -> Floats:
+        """The number at other points, shape (n,).
+
+        Args:
+            features: Of those points.
+            expected: What was expected of them; None if nothing was of the others.
+        """
+        return np.asarray(self._booster.predict(self._matrix(features, expected)), np.float64)
+
+    def _matrix(
+        self, features: Floats, expected: Floats | None, targets: Floats | None = None
+    ) -> Any:
+        data = self._xgboost.DMatrix(features, label=targets)
+        if expected is not None:
+            data.set_base_margin(expected + self._shift)
+        return data

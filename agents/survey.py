@@ -9,6 +9,7 @@ look best among them, and so on, and fresh draws.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from schedenv.space import Point, SearchSpace
 from .gaussian_process import WORST
 from .knob_features import Floats, KnobFeatures
 from .knob_trees import KnobTrees
+from .tile_prior import TilePrior
 
 _QUICKEST_S = 0.02
 _COST_ROUNDS = 50
@@ -44,6 +46,8 @@ class SurveyConfig:
         beam: Points of each step whose neighbours the next one looks at.
         fresh: Draws from the whole space that are looked at.
         fresh_share: Of what is proposed, the part that is from those draws.
+        first: Draws that are looked at before anything is measured, if there is a prior.
+        alike: Of what is proposed, the part that may have the same innermost tile.
     """
 
     elites: int = 10
@@ -51,6 +55,16 @@ class SurveyConfig:
     beam: int = 6
     fresh: int = 48
     fresh_share: float = 0.125
+    first: int = 512
+    alike: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What models are told of points: features, and what the prior, if there is one, expects."""
+
+    features: Floats
+    expected: Floats | None
 
 
 class Survey:
@@ -61,6 +75,8 @@ class Survey:
         rng: Draws what is drawn.
         draw: Draws a fresh point.
         config: Settings.
+        prior: What is expected before anything is measured, and corrected by what is; None for
+            nothing.
     """
 
     def __init__(
@@ -69,14 +85,36 @@ class Survey:
         rng: np.random.Generator,
         draw: Callable[[], Point],
         config: SurveyConfig | None = None,
+        prior: TilePrior | None = None,
     ) -> None:
         self._space, self._rng, self._draw = space, rng, draw
         self._config = config or SurveyConfig()
-        self._features = KnobFeatures(space)
+        self._features, self._prior = KnobFeatures(space), prior
         self._neighbours: dict[Point, list[Point]] = {}
         self._expected: dict[Point, float] = {}
         self._errors: list[float] = []
         self._fits = 0
+
+    def start(self, count: int) -> list[Point]:
+        """Up to `count` points to begin with, of different innermost tiles.
+
+        Those of which the prior expects most: of many draws, and of what is near the best of them.
+        Without one they are draws.
+        """
+        prior = self._prior
+        if prior is None:
+            return [self._draw() for _ in range(count)]
+        found = list({self._draw(): None for _ in range(self._config.first)})
+        expected = dict(zip(found, prior.expect(found).tolist(), strict=True))
+        looked_from: set[Point] = set()
+        for _ in range(self._config.steps):
+            ranked = sorted(expected, key=expected.__getitem__)
+            centres = [p for p in self._varied(ranked, count, 1) if p not in looked_from]
+            looked_from.update(centres)
+            near = {p: None for centre in centres for p in self._around(centre)}
+            new = [point for point in near if point not in expected]
+            expected |= zip(new, prior.expect(new).tolist(), strict=True)
+        return self._varied(sorted(expected, key=expected.__getitem__), count, 1)
 
     def rank(self, seen: Mapping[Point, Result], points: Sequence[Point]) -> list[int]:
         """The order of points by the times that are expected of them, fastest first.
@@ -85,10 +123,11 @@ class Survey:
             seen: What was measured; as it is if none of it could be timed.
             points: Any.
         """
-        times = self._fit_times(seen, self._features.of(list(seen)))
+        times = self._fit_times(seen, self._describe(list(seen)))
         if times is None:
             return list(range(len(points)))
-        order = np.argsort(times.predict(self._features.of(points)), kind="stable")
+        asked = self._describe(points)
+        order = np.argsort(times.predict(asked.features, asked.expected), kind="stable")
         return [int(index) for index in order]
 
     def choose(self, seen: Mapping[Point, Result], count: int) -> list[Point]:
@@ -100,18 +139,19 @@ class Survey:
             seen: What was measured.
             count: How many.
         """
-        known = self._features.of(list(seen))
+        known = self._describe(list(seen))
         times = self._fit_times(seen, known)
         if times is None:
             return [self._draw() for _ in range(count)]
         self._learn_errors(seen)
         costs = self._fit_costs(seen, known)
-        judge = _Judge(self._features, times, costs, self.error, _best_log(seen))
+        judge = _Judge(self._describe, times, costs, self.error, _best_log(seen))
         near = self._look_around(seen, judge)
         drawn = {self._draw(): None for _ in range(self._config.fresh)}
         fresh = judge.best_of(point for point in drawn if point not in seen)
         from_fresh = int(self._rng.binomial(count, self._config.fresh_share))
-        chosen = dict.fromkeys(near[: count - from_fresh])
+        most = math.ceil(self._config.alike * count)
+        chosen = dict.fromkeys(self._varied(near, count - from_fresh, most))
         for point in fresh:
             if len(chosen) >= count:
                 break
@@ -148,6 +188,36 @@ class Survey:
             centres = [point for point in best if point not in looked_from][: config.beam]
         return best
 
+    def _varied(self, ranked: Sequence[Point], count: int, most: int) -> list[Point]:
+        """The first `count`, but no more than `most` of one innermost tile while there are others.
+
+        A model that errs errs for all programs of a tile alike.
+        """
+        kinds: Counter[tuple[int, ...]] = Counter()
+        chosen: list[Point] = []
+        others: list[Point] = []
+        for point in ranked:
+            if len(chosen) == count:
+                return chosen
+            kind = self._innermost(point)
+            kinds[kind] += 1
+            (chosen if kinds[kind] <= most else others).append(point)
+        return (chosen + others)[:count]
+
+    def _innermost(self, point: Point) -> tuple[int, ...]:
+        """Its innermost factors along the spatial axes."""
+        tiles = self._space.sketches[point.sketch].tiles()
+        return tuple(
+            point.values[tile.start + tile.width - 1] for tile in tiles if not tile.is_reduction
+        )
+
+    def _describe(self, points: Sequence[Point]) -> _Described:
+        knobs = self._features.of(points)
+        if self._prior is None:
+            return _Described(knobs, None)
+        tiles = self._prior.features.of(points)
+        return _Described(np.concatenate([knobs, tiles], axis=1), self._prior.of_features(tiles))
+
     def _around(self, point: Point) -> list[Point]:
         """Its neighbours; listing them takes milliseconds."""
         if len(self._neighbours) > _NEIGHBOURHOODS_KEPT:
@@ -156,7 +226,7 @@ class Survey:
             self._neighbours[point] = self._space.neighbours(point)
         return self._neighbours[point]
 
-    def _fit_times(self, seen: Mapping[Point, Result], known: Floats) -> KnobTrees | None:
+    def _fit_times(self, seen: Mapping[Point, Result], known: _Described) -> KnobTrees | None:
         """A model of log seconds; None if nothing could be timed. Failures are as bad as it gets.
 
         Every fit draws other parts of points and features, so that a wrong belief is not held for
@@ -167,12 +237,12 @@ class Survey:
             return None
         self._fits += 1
         logs = np.array([min(_log_s(result), best + WORST) for result in seen.values()])
-        return KnobTrees(known, logs, self._fits)
+        return KnobTrees(known.features, logs, self._fits, expected=known.expected)
 
-    def _fit_costs(self, seen: Mapping[Point, Result], known: Floats) -> KnobTrees:
+    def _fit_costs(self, seen: Mapping[Point, Result], known: _Described) -> KnobTrees:
         """A model of the log seconds that a candidate takes to be built, verified and timed."""
         costs = [max(result.phases.total_s, _QUICKEST_S) for result in seen.values()]
-        return KnobTrees(known, np.log(np.array(costs)), self._fits, _COST_ROUNDS)
+        return KnobTrees(known.features, np.log(np.array(costs)), self._fits, _COST_ROUNDS)
 
     def _learn_errors(self, seen: Mapping[Point, Result]) -> None:
         """Compare what was expected of the last points with what they turned out to be."""
@@ -196,9 +266,14 @@ class _Judge:
     """
 
     def __init__(
-        self, features: KnobFeatures, times: KnobTrees, costs: KnobTrees, error: float, best: float
+        self,
+        describe: Callable[[Sequence[Point]], _Described],
+        times: KnobTrees,
+        costs: KnobTrees,
+        error: float,
+        best: float,
     ) -> None:
-        self._features, self._times, self._costs = features, times, costs
+        self._describe, self._times, self._costs = describe, times, costs
         self._error, self._best = error, best
         self._score: dict[Point, float] = {}
         self.log_s: dict[Point, float] = {}
@@ -209,8 +284,9 @@ class _Judge:
         points = list(points)
         new = [point for point in points if point not in self._score]
         if new:
-            features = self._features.of(new)
-            log_s, log_cost = self._times.predict(features), self._costs.predict(features)
+            told = self._describe(new)
+            log_s = self._times.predict(told.features, told.expected)
+            log_cost = self._costs.predict(told.features)
             gain = np.log(np.maximum(self._improvement(log_s), _LEAST_IMPROVEMENT)) - log_cost
             self._score |= zip(new, gain.tolist(), strict=True)
             self.log_s |= zip(new, log_s.tolist(), strict=True)

@@ -39,6 +39,7 @@ class Space(SearchSpace):
 
     Attributes:
         mod: The module as MetaSchedule normalised it.
+        hardware: The machine that the schedules are for.
         sketches: The structural choices.
         width: Slots of the widest sketch.
     """
@@ -49,6 +50,7 @@ class Space(SearchSpace):
         parallel = tuple(factor * hardware.cores for factor in (1, 4, 64))
         vectorize = tuple(factor * lanes for factor in (1, 2, 4, 8))
         self.mod = design.mod
+        self.hardware = hardware
         self.sketches = tuple(
             read_sketch(index, design.mod, trace, (1, *parallel), vectorize)
             for index, trace in enumerate(design.traces)
