@@ -19,6 +19,8 @@ left of its neighbours is then no better either."""
 
 _BATCH = 8
 _ALIKE = 0.5
+_UNINFORMED = 2
+"""Points of the first storm that the prior does not choose, for it may be wrong about a task."""
 
 
 class TreesGreedyAgent(GreedyLocalAgent):
@@ -27,8 +29,8 @@ class TreesGreedyAgent(GreedyLocalAgent):
     Args:
         space: The task's points.
         seed: Of the exploration, and of everything else random.
-        prior: What is expected before anything is measured; the survey then begins at once. None
-            for nothing.
+        prior: What is expected before anything is measured: it chooses most of the points of the
+            first storm, and is what the trees correct. None for nothing.
 
     Raises:
         MissingExtraError: xgboost is missing.
@@ -38,15 +40,15 @@ class TreesGreedyAgent(GreedyLocalAgent):
         super().__init__(space, seed, GreedyConfig())
         load_xgboost("the greedy-trees agent")
         config = SurveyConfig() if prior is None else SurveyConfig(alike=_ALIKE)
-        self._survey = Survey(space, self._rng, self._draw, config, prior)
+        self._survey = Survey(space, self._rng, super()._draw, config, prior)
         self._fruitless = 0
-        self._starting = self._surveying = prior is not None
+        self._surveying = False
+        self._first: list[Point] = []
+        if prior is not None:
+            self._first = self._survey.start(self._storm_left - _UNINFORMED)
 
     def ask(self, count: int) -> list[Point]:
         """What the descent asks for; after its end, what the survey chooses."""
-        if self._starting:
-            self._starting = False
-            return self._survey.start(min(count, _BATCH))
         descended = self._centre is not None and not (self._storm_left or self._queue)
         if descended or self._fruitless >= _PATIENCE:
             self._surveying = True
@@ -71,13 +73,16 @@ class TreesGreedyAgent(GreedyLocalAgent):
         """Where the search stands."""
         return super().state_dict() | {"surveying": self._surveying}
 
+    def _draw(self) -> Point:
+        return self._first.pop(0) if self._first else super()._draw()
+
     def _rank(self) -> None:
         order = self._survey.rank(self._seen, [point for _, point in self._queue])
         self._queue = [self._queue[index] for index in order]
 
 
 class PriorGreedyAgent(TreesGreedyAgent):
-    """A survey from the first point on, by what other tasks have taught (`TilePrior`).
+    """Begins with what other tasks have taught (`TilePrior`), and corrects it by what it measures.
 
     Where the prior has nothing to say (no reduction is tiled, or the space is a recorded table's)
     it is `TreesGreedyAgent`.
