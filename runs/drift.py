@@ -1,95 +1,154 @@
-"""By what should a candidate's samples be divided when the incumbent is slower than it was?
+"""Should what a shared machine adds to a sample be divided out, and by what?
 
-    python runs/drift.py --table runs/drift.md
+    python runs/drift.py STORE... --table runs/drift.md
 
-One measurer holds the fastest of some random candidates, another one holds all of them. Each is
-timed again and again right after the fastest. A part p means dividing by slowdown ** p: 0 corrects
-nothing, 1 believes that both slow down alike; the last column is what the engine does
-(`schedenv.measure.drift`). The table shows the spread of each candidate's estimates, the standard
-deviation of their logarithm.
+Each STORE is the record store of a search (`records.sqlite`). Points that several of them measured
+are looked for. What such a point took in calm moments of the other searches, the median look, is
+taken for the truth; what it took in this one, in calm and in disturbed moments apart, is compared
+with it: as the clock showed it, and divided by the slowdown of the reference kernel, or by its
+root, or by what the engine of that time divided by, the slowdown of a good candidate of the same
+task that was timed just before (only records of earlier versions have that). The table shows the
+median of what is then left (1 if nothing is wrong on average), its spread, and its luckiest
+fiftieth: of many candidates the luckiest would lead.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from schedenv import hardware as hw
-from schedenv.measure.drift import Drift
-from schedenv.measure.local import LocalMeasurer
+from schedenv.measure import Result
 from schedenv.measure.result import robust_estimate
-from schedenv.space import Space
-from schedenv.tasks import resolve
+from schedenv.records.store import RecordStore
 
-TASKS = ("gmm:1x512x512x512", "ansor/c2d-1", "ansor/dep-1", "ansor/sfm-0")
-PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-CANDIDATES = 20
-INCUMBENT_SAMPLES, SAMPLES = 8, 3
+CALM = 1.1
+"""Calmer than the engine's limit, for what is taken for the truth."""
 
+DISTURBED = (1.3, 2.5)
+FEWEST = 30
+LOOK = 10
 
-def spreads(name: str, seconds: float) -> tuple[int, list[float]]:
-    """How often each candidate was timed, and the spread for each of `PARTS`."""
-    task, hardware = resolve(name), hw.detect()
-    space = Space(task.mod, hardware)
-    rng = np.random.default_rng(0)
-    points = [space.sample(rng) for _ in range(CANDIDATES)]
-    with (
-        LocalMeasurer(task, hardware, workers=1) as one,
-        LocalMeasurer(task, hardware, workers=1) as other,
-    ):
-        candidates = [loaded for loaded in other.load(points) if loaded.result.ok]
-        candidates.sort(key=lambda loaded: loaded.result.estimate_s or 0.0)
-        (incumbent,) = one.load([candidates[0].result.point])
-        rivals = candidates[1:]
-        pairs: list[list[tuple[float, float]]] = [[] for _ in rivals]
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            for rival, seen in zip(rivals, pairs, strict=True):
-                beside_s = robust_estimate([incumbent.sample_s() for _ in range(INCUMBENT_SAMPLES)])
-                seen.append((robust_estimate([rival.sample_s() for _ in range(SAMPLES)]), beside_s))
-    logs = np.log(np.array([seen[: len(pairs[-1])] for seen in pairs]))
-    times, slowdowns = logs[..., 0], logs[..., 1] - logs[..., 1].mean()
-    drift = Drift()
-    # Candidates took turns, so the moments follow each other column by column.
-    followed = np.log([drift.follow(slowdown) for slowdown in np.exp(slowdowns.T.ravel())])
-    corrections = [part * slowdowns for part in PARTS] + [followed.reshape(times.T.shape).T]
-    return times.shape[1], [_spread(times - correction) for correction in corrections]
+Key = tuple[str, str]
+Floats = npt.NDArray[np.float64]
 
 
-def _spread(logs: npt.NDArray[np.float64]) -> float:
-    """Standard deviation around each candidate's own mean."""
-    return float(np.std(logs - logs.mean(axis=1, keepdims=True)))
+@dataclass(frozen=True)
+class Seen:
+    """One look: the estimate of its samples, their divisor, the reference kernel's slowdown."""
+
+    raw_s: float
+    drift: float
+    slowdown: float
 
 
-def table(tasks: Sequence[str], seconds: float) -> list[str]:
-    """The lines of the table, printed as they come."""
-    lines = [
-        "| task | times each | " + " | ".join(f"part {part:g}" for part in PARTS) + " | engine |",
-        "|---|---|" + "---|" * (len(PARTS) + 1),
+def looks(result: Result) -> list[Seen]:
+    """The looks of a result; none where they cannot be told apart."""
+    if result.estimate_s is None or result.early_stopped or not result.slowdowns:
+        return []
+    each = len(result.samples_s) // len(result.slowdowns)
+    if each < LOOK or each * len(result.slowdowns) != len(result.samples_s):
+        return []
+    drifts = result.drifts or (1.0,) * len(result.samples_s)
+    return [
+        Seen(robust_estimate(result.samples_s[start : start + each]), drifts[start], slowdown)
+        for start, slowdown in zip(
+            range(0, len(result.samples_s), each), result.slowdowns, strict=True
+        )
     ]
-    print("\n".join(lines), flush=True)
-    for name in tasks:
-        count, found = spreads(name, seconds)
-        lines.append(f"| {name} | {count} | " + " | ".join(f"{s:.3f}" for s in found) + " |")
-        print(lines[-1], flush=True)
-    return lines
+
+
+def read(files: Sequence[Path]) -> dict[Key, list[list[Seen]]]:
+    """For each task and point the looks of every search that measured it."""
+    found: dict[Key, list[list[Seen]]] = defaultdict(list)
+    fingerprint = hw.detect().fingerprint
+    for file in files:
+        with RecordStore(file, fingerprint) as store:
+            for record in store.records():
+                seen = looks(record.result)
+                if seen:
+                    found[record.task_name, str(record.result.point)].append(seen)
+    return found
+
+
+def compared(found: dict[Key, list[list[Seen]]], calm: bool) -> Iterator[tuple[str, Seen]]:
+    """Medians of one search's looks, their time in parts of the truth that the others know."""
+    for (task, _), searches in found.items():
+        for place, mine in enumerate(searches):
+            others = [
+                one.raw_s
+                for other, seen in enumerate(searches)
+                for one in seen
+                if other != place and one.slowdown < CALM
+            ]
+            chosen = [one for one in mine if _is_of(one, calm)]
+            if others and chosen:
+                yield (
+                    task,
+                    Seen(
+                        statistics.median(one.raw_s for one in chosen) / statistics.median(others),
+                        statistics.median(one.drift for one in chosen),
+                        statistics.median(one.slowdown for one in chosen),
+                    ),
+                )
+
+
+def _is_of(one: Seen, calm: bool) -> bool:
+    return one.slowdown < CALM if calm else DISTURBED[0] < one.slowdown < DISTURBED[1]
+
+
+def cells(seen: Sequence[Seen]) -> str:
+    """What each way to correct leaves."""
+    raw = np.log([one.raw_s for one in seen])
+    drift = np.log([one.drift for one in seen])
+    slowdown = np.log([one.slowdown for one in seen])
+    left: list[Floats] = [raw, raw - drift, raw - slowdown / 2, raw - slowdown]
+    return " | ".join(
+        f"{np.exp(np.median(logs)):.2f}, {_spread(logs):.3f}, {np.exp(np.quantile(logs, 0.02)):.2f}"
+        for logs in left
+    )
+
+
+def _spread(logs: Floats) -> float:
+    """A standard deviation that a few outliers do not decide: of the quartiles' distance."""
+    low, high = np.quantile(logs, [0.25, 0.75])
+    return float(high - low) / 1.349
 
 
 def main() -> None:
-    """Print, or write, the table."""
+    """Print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--seconds", type=float, default=40.0, help="a task")
+    parser.add_argument("stores", nargs="+", type=Path, metavar="STORE")
     parser.add_argument("--table", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
-    lines = table(arguments.tasks, arguments.seconds)
+    found = read(arguments.stores)
+    lines = [
+        "| moments | task | measured again | as the clock showed it | divided by another "
+        "candidate's slowdown | by the root of the reference kernel's | by all of it |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for calm in (True, False):
+        pairs = list(compared(found, calm))
+        name = "calm" if calm else "disturbed"
+        lines.append(f"| {name} | all | {len(pairs)} | {cells([one for _, one in pairs])} |")
+        for task in sorted({task for task, _ in pairs}):
+            mine = [one for other, one in pairs if other == task]
+            if len(mine) >= FEWEST:
+                lines.append(f"| {name} | {task} | {len(mine)} | {cells(mine)} |")
+    print("\n".join(lines))
     if arguments.table:
-        arguments.table.write_text("\n".join(lines) + "\n")
+        preface = (
+            "Made by `python runs/drift.py`, which says what is compared: median, spread (a "
+            "standard deviation, of logarithms) and luckiest fiftieth of measured over true.\n\n"
+        )
+        arguments.table.write_text(preface + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -28,7 +28,7 @@ class Job:
         worker: Who builds it, and then holds the kernel.
         limit_s: Deadline of the build.
         retried: Whether a kill from outside has cost it one attempt.
-        looks: Sequences of samples taken so far, each with the drift of its moment.
+        looks: Sequences of samples taken so far.
         result: How it ended; None before.
     """
 
@@ -39,7 +39,7 @@ class Job:
     worker: WorkerProcess | None = None
     limit_s: float = 0.0
     retried: bool = False
-    looks: list[tuple[Look, float | None]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     result: Result | None = None
 
     def held_by(self, workers: Iterable[WorkerProcess]) -> bool:
@@ -78,37 +78,18 @@ class Job:
         )
 
     @property
-    def samples_s(self) -> tuple[float, ...]:
-        """All samples, in the order taken."""
-        return tuple(sample for look, _ in self.looks for sample in look.samples_s)
-
-    @property
-    def drifts(self) -> tuple[float, ...]:
-        """The drift of each sample; empty if no look has one."""
-        if all(drift is None for _, drift in self.looks):
-            return ()
-        return tuple(drift or 1.0 for look, drift in self.looks for _ in look.samples_s)
-
-    @property
-    def slowdowns(self) -> tuple[float, ...]:
-        """The reference kernel's of each look that has one."""
-        return tuple(look.slowdown for look, _ in self.looks if look.slowdown is not None)
-
-    @property
-    def judged(self) -> list[tuple[Look, float | None]]:
+    def judged(self) -> Sequence[Look]:
         """The looks that its estimate comes from.
 
         Its turns, if it took any: the first look chose it and so flatters it. Of those the calm
         ones, if there are any.
         """
-        looks = self.looks[1:] or self.looks
-        kept = calmest([look for look, _ in looks])
-        return [pair for pair in looks if any(pair[0] is look for look in kept)]
+        return calmest(self.looks[1:] or self.looks)
 
     @property
     def calm(self) -> bool:
         """Whether its estimate comes from calm looks."""
-        return all(look.calm for look, _ in self.judged)
+        return all(look.calm for look in self.judged)
 
     @property
     def estimate_s(self) -> float:
@@ -117,18 +98,16 @@ class Job:
 
     @property
     def estimates_s(self) -> list[float]:
-        """The estimate of each look that counts, at the speed of the yardstick's."""
-        return [robust_estimate(look.samples_s) / (drift or 1.0) for look, drift in self.judged]
+        """The estimate of each look that counts."""
+        return [robust_estimate(look.samples_s) for look in self.judged]
 
     def timed(self, result: Result) -> Result:
         """The result with all samples so far, and what they say of each other."""
-        judged, looks = ([look for look, _ in pairs] for pairs in (self.judged, self.looks))
         return msgspec.structs.replace(
             result,
-            samples_s=self.samples_s,
-            drifts=self.drifts,
-            slowdowns=self.slowdowns,
-            counted=counted_samples(judged, looks),
+            samples_s=tuple(sample for look in self.looks for sample in look.samples_s),
+            slowdowns=tuple(look.slowdown for look in self.looks if look.slowdown is not None),
+            counted=counted_samples(self.judged, self.looks),
         )
 
 
@@ -151,12 +130,7 @@ class Batch:
     twins: list[tuple[Job, Job]] = field(default_factory=list)
 
     def finish(self, job: Job, result: Result) -> None:
-        """Give a job its final result.
-
-        The yardstick, built again because its worker died, is no job of the batch and has one.
-        """
-        if not any(member is job for member in self.jobs):
-            return
+        """Give a job its final result."""
         job.result = result
         if self.on_result is not None and not result.repeated:
             self.on_result(result)

@@ -25,7 +25,7 @@ from schedenv.measure.nursery import Nursery
 from schedenv.measure.pool import Ended, Limits, WorkerPool
 from schedenv.measure.process import Spawn, WorkerProcess
 from schedenv.measure.result import Result
-from schedenv.measure.running import OUTDATED, Runner
+from schedenv.measure.running import Runner
 from schedenv.measure.scratch import make_scratch
 from schedenv.measure.shared import Bench
 from schedenv.measure.timing import calls_per_sample
@@ -106,8 +106,6 @@ class LocalMeasurer:
         self._hardware = hardware
         self._next_job = 0
         self._known = KnownResults()
-        self._task_hash = task.content_hash
-        self._standards = {} if bench is None else bench.standards
         self._nursery: Nursery | None = None
         self._pool: WorkerPool | None = None
         self._turns = MachineTurns()
@@ -146,23 +144,9 @@ class LocalMeasurer:
         """Take over the results of an earlier run; see `schedenv.measure.measurer.Measurer`."""
         for result in results:
             self._known.add(result)
-        standard = self._standards.get(self._task_hash)
-        if standard is not None:
-            yardstick = self._job_of(standard.result)
-            self._runner.remember(yardstick, standard.best_s, standard.scale)
-            return
-        timed = [(result.estimate_s, result) for result in results if result.estimate_s is not None]
-        if timed:
-            best_s = min(estimate_s for estimate_s, _ in timed)
-            # Not the luckiest one; the last is the likeliest to be from a scale that had settled.
-            good = [result for estimate_s, result in timed if estimate_s <= OUTDATED * best_s][-1]
-            self._runner.remember(self._job_of(good), best_s)
-
-    def _job_of(self, result: Result) -> Job:
-        """A job that has this result and is still to be built."""
-        job = self._new_batch([result.point], None, None).jobs[0]
-        job.result = result
-        return job
+        times_s = [result.estimate_s for result in results if result.estimate_s is not None]
+        if times_s:
+            self._runner.best_s = min(times_s)
 
     def load(self, points: Sequence[Point]) -> list[Loaded]:
         """Build, verify and time points, and keep them loaded, so that samples can be taken.
@@ -170,9 +154,7 @@ class LocalMeasurer:
         Meant for a fresh measurer with one worker. What was loaded before is forgotten; equal
         points are loaded as often as they are given.
         """
-        self._runner.remember(None, None)
-        # A search goes on with its own, not with what finalists were first compared with.
-        self._standards = {}
+        self._runner.best_s = None
         self._forget_jobs()
         batch = self._new_batch(points, None, None)
         self._work(batch, distinct=False)
@@ -186,10 +168,7 @@ class LocalMeasurer:
         return [Loaded(self, job) for job in batch.jobs]
 
     def close(self) -> None:
-        """Kill the workers and remove the scratch directory; leave the standard to the bench."""
-        standard = self._runner.standard if self._pool is not None else None
-        if standard is not None:
-            self._standards[self._task_hash] = standard
+        """Kill the workers and remove the scratch directory."""
         if self._pool is not None:
             self._pool.close()
         if self._nursery is not None:
@@ -226,21 +205,9 @@ class LocalMeasurer:
     def _work(self, batch: Batch, *, distinct: bool = True) -> None:
         """Build and run until every job has a result."""
         while unfinished := batch.unfinished():
-            yardstick = self._runner.yardstick
             batch.pending.extend(unfinished[:_ROUND] if distinct else unfinished)
-            if yardstick is not None and not yardstick.held_by(self._live.workers):
-                yardstick.forget_build()
-                batch.pending.append(yardstick)
             with self._turns.building():
                 self._builder.build_all(batch, distinct=distinct)
-                if yardstick is not None and not yardstick.held_by(self._live.workers):
-                    # Another candidate may have taken its worker along; without it the scale goes.
-                    yardstick.forget_build()
-                    batch.pending.append(yardstick)
-                    self._builder.build_all(batch, distinct=distinct)
-            if yardstick is not None and not yardstick.held_by(self._live.workers):
-                # It cannot be built any more; the next good candidate takes its place.
-                self._runner.yardstick = None
             with self._turns.timing():
                 self._runner.run_all(batch)
         answer_twins(batch)
@@ -313,11 +280,10 @@ class LocalMeasurer:
         return path
 
     def _forget_jobs(self) -> None:
-        """Free the kernels that idle workers hold, the yardstick's apart."""
-        keep = self._runner.yardstick.id if self._runner.yardstick is not None else None
+        """Free the kernels that idle workers hold."""
         for worker in self._live.workers:
             if not worker.busy:
-                worker.ask(messages.Drop(keep), self._limits.start_s)
+                worker.ask(messages.Drop(), self._limits.start_s)
         while self._live.busy:
             for worker, answer in self._live.wait():
                 if not isinstance(answer, messages.Ready):

@@ -108,9 +108,7 @@ class Probe(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drop(msgspec.Struct, frozen=True, tag=True):
-    """Forget all jobs but one; None keeps none."""
-
-    keep: int | None = None
+    """Forget all jobs."""
 
 
 MeasuringRequest = Run | LookAgain | Sample | Probe

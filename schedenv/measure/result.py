@@ -54,18 +54,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         status: How it ended.
         reason: Why, in words; None when `status` is OK.
         samples_s: Every timed sample, seconds a call, as the clock gave it, in the order taken.
-        drifts: For each sample, how much slower than its own estimate the yardstick (a good
-            candidate, see `schedenv.measure.running`) ran in the same moment; empty if there was
-            none to compare with.
+        drifts: For each sample, what it is divided by. Empty but in records of earlier versions,
+            which divided by the slowdown of another candidate (`runs/drift.md` says why no more).
         slowdowns: How much slower than undisturbed the reference kernel was just before and after
             the samples were taken, one for each sequence of samples; shows how busy the machine
             was.
         counted: For each sample, whether the estimate comes from it: the look that a candidate was
             chosen by does not count beside later ones, nor disturbed ones beside calm ones. Empty
             if all do.
-        estimate_s: `robust_estimate` of the corrected samples that count; of a candidate close to
-            the fastest one, the median over several turns beside the yardstick. None unless
-            `status` is OK.
+        estimate_s: `robust_estimate` of the samples that count; of a candidate close to the
+            fastest one, the median over several turns. None unless `status` is OK.
         early_stopped: Whether timing stopped early because the candidate was clearly slower than
             the fastest one; the estimate is then rough.
         max_error: Largest deviation from the reference in units of what is tolerated; None if
@@ -104,7 +102,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def corrected_s(self) -> tuple[float, ...]:
-        """The samples that count, at the speed of the machine that the yardstick was settled to."""
+        """The samples that count, divided by `drifts` if there are any."""
         drifts = self.drifts or (1.0,) * len(self.samples_s)
         counted = self.counted or (True,) * len(self.samples_s)
         taken = zip(self.samples_s, drifts, counted, strict=True)

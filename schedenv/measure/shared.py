@@ -19,7 +19,6 @@ from schedenv.measure import reference
 from schedenv.measure.nursery import Nursery
 from schedenv.measure.pool import Limits
 from schedenv.measure.process import Spawn
-from schedenv.measure.running import Standard
 from schedenv.measure.scratch import make_scratch
 from schedenv.tasks import Task
 
@@ -35,9 +34,6 @@ class Bench:
 
     Attributes:
         failures: Tasks that cannot be verified, by content hash, with the reason.
-        standards: What the candidates of a task are compared with, by content hash, for the next
-            measurer of the task. A new yardstick each time would be one that was lucky, and after
-            some tens of measurers estimates would be far below anything that the clock showed.
     """
 
     def __init__(
@@ -48,7 +44,6 @@ class Bench:
         limits: Limits | None = None,
         seed: int = 0,
     ) -> None:
-        self.standards: dict[str, Standard] = {}
         self._scratch = make_scratch()
         try:
             wanted = [(task, self._data_dir(task)) for task in tasks]

@@ -77,7 +77,7 @@ class Worker:
                 return self._build(request)
             case messages.Drop():
                 self._lowered.clear()
-                self._jobs = {job: self._jobs[job] for job in self._jobs if job == request.keep}
+                self._jobs.clear()
                 return messages.Ready()
 
     def _measure(self, request: messages.MeasuringRequest) -> messages.Response:

@@ -46,7 +46,7 @@ def test_a_good_result_holds_its_samples_its_program_and_where_the_time_went(
     assert result.ok
     assert result.reason is None
     assert len(result.slowdowns) == 1
-    assert len(result.drifts) in {0, len(result.samples_s)}
+    assert result.drifts == ()
     assert result.code is not None
     assert len(result.samples_s) >= 1
     assert result.max_error is not None
@@ -92,39 +92,30 @@ def test_results_of_an_earlier_run_are_not_measured_again(
     assert first.samples_s == earlier[0].samples_s
 
 
-def test_measurers_on_a_bench_compare_with_one_yardstick_at_one_scale(
+def test_measurers_on_a_bench_measure_one_after_the_other(
     tiny_task: Task, hardware: Hardware, tiny_space: Space
 ) -> None:
     points = points_of(tiny_space, 6, seed=4)
     with Bench([tiny_task], hardware) as bench:
         with LocalMeasurer(tiny_task, hardware, bench=bench) as first:
             earlier = first.measure(points[:3])
-            standard = first._runner.standard
-            assert standard is not None
         with LocalMeasurer(tiny_task, hardware, bench=bench) as second:
             second.remember(earlier)
-            assert second._runner.standard == standard
             assert all(result.ok for result in second.measure(points))
-        standard = bench.standards[tiny_task.content_hash]
         with LocalMeasurer(tiny_task, hardware, bench=bench) as finals:
-            finals.load(points[:2])
-        assert bench.standards[tiny_task.content_hash] is standard
+            assert all(loaded.result.ok for loaded in finals.load(points[:2]))
 
 
-def test_the_yardstick_of_an_earlier_run_is_its_last_good_candidate(
+def test_what_was_fastest_in_an_earlier_run_is_what_candidates_have_to_beat(
     tiny_task: Task, hardware: Hardware, tiny_space: Space, measurer: LocalMeasurer
 ) -> None:
-    points = points_of(tiny_space, 4, seed=4)
+    points = points_of(tiny_space, 3, seed=4)
     earlier = [
         msgspec.structs.replace(result, estimate_s=estimate_s)
-        for result, estimate_s in zip(
-            measurer.measure(points), (1.1e-3, 1e-3, 1.2e-3, 2e-3), strict=True
-        )
+        for result, estimate_s in zip(measurer.measure(points), (1.1e-3, 1e-3, 2e-3), strict=True)
     ]
     with LocalMeasurer(tiny_task, hardware, workers=1) as later:
         later.remember(earlier)
-        assert later._runner.yardstick is not None
-        assert later._runner.yardstick.point == points[2]
         assert later._runner.best_s == 1e-3
 
 

@@ -1,7 +1,6 @@
 """The local measurer survives what candidates, machines and parents do to it."""
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from schedenv.errors import WorkerError
 from schedenv.hardware import Hardware
-from schedenv.measure import Result, Status, nursery, running
+from schedenv.measure import Result, Status, nursery
 from schedenv.measure.local import Limits, LocalMeasurer
 from schedenv.space import UNTUNED, Space
 from schedenv.tasks import Task
@@ -199,27 +198,6 @@ def test_the_largest_are_compiled_first_once_the_usual_time_is_known(
     # The deadline needs three known builds; what follows costs the least if it is killed.
     assert {str(large), str(deadly)}.isdisjoint(compiled[:3])
     assert compiled.index(str(large)) == 3
-
-
-def test_a_candidate_that_kills_the_yardsticks_worker_does_not_cost_the_yardstick(
-    faults_file: Path,
-    tiny_task: Task,
-    hardware: Hardware,
-    tiny_space: Space,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # None of the others replaces it for being faster.
-    monkeypatch.setattr(running, "OUTDATED", math.inf)
-    points = points_of(tiny_space, 9, seed=3)
-    faults_file.write_text(json.dumps({str(points[8]): "build exits"}))
-    with LocalMeasurer(tiny_task, hardware, workers=1, limits=SHORT) as measurer:
-        measurer.measure(points[:6])
-        yardstick = measurer._runner.yardstick
-        assert yardstick is not None
-        results = measurer.measure(points[6:])
-        assert measurer._runner.yardstick is yardstick
-        assert yardstick.held_by(measurer._live.workers)
-    assert [result.status for result in results] == [Status.OK, Status.OK, Status.CRASH]
 
 
 def test_two_of_equal_code_both_have_results_when_the_built_one_is_lost(
