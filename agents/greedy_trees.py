@@ -1,7 +1,8 @@
-"""A descent in the order of a model, then a survey of the whole space by the same model."""
+"""Descents in the order of a model, and surveys of the whole space by the same model, in turn."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ _PATIENCE = 24
 """New programs in a row that were no better than the centre, the most promising ones first: what is
 left of its neighbours is then no better either."""
 
+_SURVEYED = 32
+"""New programs in a row of a survey that were no better than the best, before it descends again."""
+
 _BATCH = 8
 _ALIKE = 0.5
 _UNINFORMED = 2
@@ -24,7 +28,11 @@ _UNINFORMED = 2
 
 
 class TreesGreedyAgent(GreedyLocalAgent):
-    """Greedy local search up to its first local optimum, a survey (`Survey`) from there on.
+    """Greedy local search and a survey of the whole space (`Survey`) in turn.
+
+    A descent ends at a local optimum, or when it was fruitless for a while. The survey that follows
+    ends with a new best point, from which the next descent starts; or when it was fruitless for a
+    while, and the next descent then starts at the best point that none has started from.
 
     Args:
         space: The task's points.
@@ -41,6 +49,7 @@ class TreesGreedyAgent(GreedyLocalAgent):
         load_xgboost("the greedy-trees agent")
         config = SurveyConfig() if prior is None else SurveyConfig(alike=_ALIKE)
         self._survey = Survey(space, self._rng, super()._draw, config, prior)
+        # New programs since the last step down, or since the survey began.
         self._fruitless = 0
         self._surveying = False
         self._first: list[Point] = []
@@ -48,19 +57,18 @@ class TreesGreedyAgent(GreedyLocalAgent):
             self._first = self._survey.start(self._storm_left - _UNINFORMED)
 
     def ask(self, count: int) -> list[Point]:
-        """What the descent asks for; after its end, what the survey chooses."""
+        """What the descent asks for, or what the survey chooses."""
         descended = self._centre is not None and not (self._storm_left or self._queue)
-        if descended or self._fruitless >= _PATIENCE:
-            self._surveying = True
+        if not self._surveying and (descended or self._fruitless >= _PATIENCE):
+            self._surveying, self._fruitless = True, 0
         if self._surveying:
             return self._survey.choose(self._seen, min(count, self._size(_BATCH)))
         return super().ask(count)
 
     def tell(self, results: Sequence[Result]) -> None:
-        """Remember the results; while descending, move to the best neighbour."""
+        """Remember the results, and move on."""
         if self._surveying:
-            self._remember(results)
-            self._count_new(results)
+            self._tell_survey(results)
             return
         centre = self._centre
         super().tell(results)
@@ -68,6 +76,26 @@ class TreesGreedyAgent(GreedyLocalAgent):
             self._fruitless = 0
         elif centre is not None:
             self._fruitless += sum(not result.repeated for result in results)
+
+    def _tell_survey(self, results: Sequence[Result]) -> None:
+        """End the survey if it has found a better point, or none for a while."""
+        before_s = min(
+            (r.estimate_s for r in self._seen.values() if r.estimate_s), default=math.inf
+        )
+        self._remember(results)
+        self._count_new(results)
+        best = min(self._seen.values(), key=lambda result: result.estimate_s or math.inf)
+        self._fruitless += sum(not result.repeated for result in results)
+        if (best.estimate_s or math.inf) < before_s:
+            self._start_at(best)
+        elif self._fruitless >= _SURVEYED:
+            self._choose_starts()
+            if self._starts:
+                self._start_at(self._starts.pop(0))
+
+    def _start_at(self, result: Result) -> None:
+        self._surveying, self._fruitless = False, 0
+        self._descend_from(result, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the search stands."""

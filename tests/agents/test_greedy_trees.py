@@ -40,6 +40,38 @@ def test_the_survey_begins_when_the_best_looking_neighbours_were_no_better(
     assert len(agent.ask(16)) == 8
 
 
+def surveying(agent: TreesGreedyAgent) -> list[Point]:
+    """Tell it that all is alike, until it surveys; what it then asks for."""
+    while True:
+        points = agent.ask(16)
+        if agent.state_dict()["surveying"]:
+            return points
+        agent.tell([judged(point, 1e-6, noise=0.0) for point in points])
+
+
+def test_a_survey_ends_with_a_better_point_from_which_it_descends(tiny_space: Space) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    points = surveying(agent)
+    agent.tell([judged(p, 1e-6 - 1e-7 * (p == points[-1]), noise=0.0) for p in points])
+    assert not agent.state_dict()["surveying"]
+    assert agent.state_dict()["centre"] == str(points[-1])
+    assert set(agent.ask(16)) <= set(tiny_space.neighbours(points[-1]))
+
+
+def test_a_fruitless_survey_ends_after_a_while_and_another_start_is_tried(
+    tiny_space: Space,
+) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    points, asked = surveying(agent), 0
+    before = agent.state_dict()["centre"]
+    while agent.state_dict()["surveying"]:
+        asked += len(points)
+        agent.tell([judged(point, 2e-6) for point in points])
+        points = agent.ask(16)
+    assert 32 <= asked <= 32 + 8
+    assert agent.state_dict()["centre"] != before
+
+
 def seen_by(space: Space, count: int, cost_s: Callable[[Point], float]) -> dict[Point, Result]:
     """Random points of the landscape, measured."""
     rng, target = np.random.default_rng(0), goal(space)
