@@ -32,7 +32,7 @@ class TreesGreedyAgent(GreedyLocalAgent):
 
     A descent ends at a local optimum, or when it was fruitless for a while. The survey that follows
     ends with a new best point, from which the next descent starts; or when it was fruitless for a
-    while, and the next descent then starts at the best point that none has started from.
+    while, and a few draws that no model has chosen then begin another part of the space.
 
     Args:
         space: The task's points.
@@ -53,6 +53,7 @@ class TreesGreedyAgent(GreedyLocalAgent):
         self._fruitless = 0
         self._surveying = False
         self._first: list[Point] = []
+        self._stormed: list[Point] = []
         if prior is not None:
             self._first = self._survey.start(self._storm_left - _UNINFORMED)
 
@@ -89,20 +90,39 @@ class TreesGreedyAgent(GreedyLocalAgent):
         if (best.estimate_s or math.inf) < before_s:
             self._start_at(best)
         elif self._fruitless >= _SURVEYED:
-            self._choose_starts()
-            if self._starts:
-                self._start_at(self._starts.pop(0))
+            self._surveying, self._fruitless = False, 0
+            self._centre, self._queue = None, []
+            self._storm_left = self._config.later_storm
 
     def _start_at(self, result: Result) -> None:
         self._surveying, self._fruitless = False, 0
         self._descend_from(result, None)
+
+    def _choose_starts(self) -> None:
+        """The best of the storm just told, if it is worth a descent; else as ever."""
+        told = [self._seen[point] for point in self._stormed if point in self._seen]
+        stormed = [result for result in told if result.ok]
+        self._stormed = []
+        best_s = min((r.estimate_s for r in self._seen.values() if r.estimate_s), default=0.0)
+        worth = [
+            result
+            for result in stormed
+            if result.point not in self._centres
+            and (result.estimate_s or math.inf) <= self._config.worthwhile * best_s
+        ]
+        if worth:
+            self._starts = [min(worth, key=lambda result: result.estimate_s or math.inf)]
+        else:
+            super()._choose_starts()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the search stands."""
         return super().state_dict() | {"surveying": self._surveying}
 
     def _draw(self) -> Point:
-        return self._first.pop(0) if self._first else super()._draw()
+        point = self._first.pop(0) if self._first else super()._draw()
+        self._stormed.append(point)
+        return point
 
     def _rank(self) -> None:
         order = self._survey.rank(self._seen, [point for _, point in self._queue])

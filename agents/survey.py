@@ -33,6 +33,8 @@ _UNKNOWN_ERROR = 0.5
 _WORST_ERROR = 1.5
 _LEAST_IMPROVEMENT = 1e-30
 _NEIGHBOURHOODS_KEPT = 4096
+_FIRST_ALIKE = (1, 2, 1)
+"""First points of the same innermost spatial tile, of the same inner reductions, of both."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class SurveyConfig:
         fresh: Draws from the whole space that are looked at.
         fresh_share: Of what is proposed, the part that is from those draws.
         first: Draws that are looked at before anything is measured, if there is a prior.
-        alike: Of what is proposed, the part that may have the same innermost tile.
+        alike: Of what is proposed, the part that may have the same innermost tile along spatial
+            axes; half of it may have the same along all axes.
     """
 
     elites: int = 10
@@ -96,7 +99,7 @@ class Survey:
         self._fits = 0
 
     def start(self, count: int) -> list[Point]:
-        """Up to `count` points to begin with, of different innermost tiles.
+        """Up to `count` points to begin with, of different kinds.
 
         Those of which the prior expects most: of many draws, and of what is near the best of them.
         Without one they are draws.
@@ -109,12 +112,12 @@ class Survey:
         looked_from: set[Point] = set()
         for _ in range(self._config.steps):
             ranked = sorted(expected, key=expected.__getitem__)
-            centres = [p for p in self._varied(ranked, count, 1) if p not in looked_from]
+            centres = [p for p in self._varied(ranked, count, _FIRST_ALIKE) if p not in looked_from]
             looked_from.update(centres)
             near = {p: None for centre in centres for p in self._around(centre)}
             new = [point for point in near if point not in expected]
             expected |= zip(new, prior.expect(new).tolist(), strict=True)
-        return self._varied(sorted(expected, key=expected.__getitem__), count, 1)
+        return self._varied(sorted(expected, key=expected.__getitem__), count, _FIRST_ALIKE)
 
     def rank(self, seen: Mapping[Point, Result], points: Sequence[Point]) -> list[int]:
         """The order of points by the times that are expected of them, fastest first.
@@ -150,7 +153,8 @@ class Survey:
         drawn = {self._draw(): None for _ in range(self._config.fresh)}
         fresh = judge.best_of(point for point in drawn if point not in seen)
         from_fresh = int(self._rng.binomial(count, self._config.fresh_share))
-        most = math.ceil(self._config.alike * count)
+        alike = self._config.alike * count
+        most = (math.ceil(alike), math.inf, math.ceil(alike / 2))
         chosen = dict.fromkeys(self._varied(near, count - from_fresh, most))
         for point in fresh:
             if len(chosen) >= count:
@@ -188,28 +192,41 @@ class Survey:
             centres = [point for point in best if point not in looked_from][: config.beam]
         return best
 
-    def _varied(self, ranked: Sequence[Point], count: int, most: int) -> list[Point]:
-        """The first `count`, but no more than `most` of one innermost tile while there are others.
+    def _varied(self, ranked: Sequence[Point], count: int, most: Sequence[float]) -> list[Point]:
+        """The first `count`, but not too many alike while there are others.
 
-        A model that errs errs for all programs of a tile alike.
+        A model that errs errs for all programs of a kind alike.
+
+        Args:
+            ranked: The most promising first.
+            count: How many.
+            most: How many may have the same innermost factors: of spatial axes, of reductions, of
+                all.
         """
-        kinds: Counter[tuple[int, ...]] = Counter()
+        counts = [Counter[tuple[int, ...]]() for _ in most]
         chosen: list[Point] = []
         others: list[Point] = []
         for point in ranked:
             if len(chosen) == count:
                 return chosen
-            kind = self._innermost(point)
-            kinds[kind] += 1
-            (chosen if kinds[kind] <= most else others).append(point)
+            kinds = self._innermost(point)
+            if any(
+                seen[kind] >= limit for seen, kind, limit in zip(counts, kinds, most, strict=True)
+            ):
+                others.append(point)
+                continue
+            chosen.append(point)
+            for seen, kind in zip(counts, kinds, strict=True):
+                seen[kind] += 1
         return (chosen + others)[:count]
 
-    def _innermost(self, point: Point) -> tuple[int, ...]:
-        """Its innermost factors along the spatial axes."""
-        tiles = self._space.sketches[point.sketch].tiles()
-        return tuple(
-            point.values[tile.start + tile.width - 1] for tile in tiles if not tile.is_reduction
-        )
+    def _innermost(self, point: Point) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Its innermost factors, of spatial axes, of reductions, of both."""
+        tiles = list(self._space.sketches[point.sketch].tiles())
+        inner = [point.values[tile.start + tile.width - 1] for tile in tiles]
+        pairs = list(zip(tiles, inner, strict=True))
+        spatial = tuple(factor for tile, factor in pairs if not tile.is_reduction)
+        return spatial, tuple(f for tile, f in pairs if tile.is_reduction), tuple(inner)
 
     def _describe(self, points: Sequence[Point]) -> _Described:
         knobs = self._features.of(points)

@@ -58,18 +58,42 @@ def test_a_survey_ends_with_a_better_point_from_which_it_descends(tiny_space: Sp
     assert set(agent.ask(16)) <= set(tiny_space.neighbours(points[-1]))
 
 
-def test_a_fruitless_survey_ends_after_a_while_and_another_start_is_tried(
-    tiny_space: Space,
-) -> None:
-    agent = TreesGreedyAgent(tiny_space, 0)
+def after_fruitless_survey(agent: TreesGreedyAgent) -> list[Point]:
+    """What it asks for when a survey has found nothing."""
     points, asked = surveying(agent), 0
-    before = agent.state_dict()["centre"]
     while agent.state_dict()["surveying"]:
         asked += len(points)
         agent.tell([judged(point, 2e-6) for point in points])
         points = agent.ask(16)
     assert 32 <= asked <= 32 + 8
-    assert agent.state_dict()["centre"] != before
+    return points
+
+
+def test_a_fruitless_survey_ends_after_a_while_and_draws_begin_another_part(
+    tiny_space: Space,
+) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    storm = after_fruitless_survey(agent)
+    assert len(storm) == 4
+    # All worth a descent, none as good as what is known.
+    agent.tell([judged(p, 1.5e-6 + 1e-7 * (p != storm[2]), noise=0.0) for p in storm])
+    assert set(agent.ask(16)) <= set(tiny_space.neighbours(storm[2]))
+
+
+def test_draws_that_are_not_worth_a_descent_leave_it_to_the_best_known(tiny_space: Space) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    storm = after_fruitless_survey(agent)
+    agent.tell([judged(point, 9e-6) for point in storm])
+    agent.ask(16)
+    assert agent.state_dict()["centre"] not in {str(point) for point in storm}
+
+
+def test_a_storm_of_which_a_part_is_never_told_is_no_trouble(tiny_space: Space) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    for _ in range(4):
+        points = agent.ask(16)
+        agent.tell([judged(point, 1e-6) for point in points[:1]])
+    assert agent.ask(16)
 
 
 def seen_by(space: Space, count: int, cost_s: Callable[[Point], float]) -> dict[Point, Result]:
