@@ -116,6 +116,8 @@ class Survey:
             looked_from.update(centres)
             near = {p: None for centre in centres for p in self._around(centre)}
             new = [point for point in near if point not in expected]
+            if not new:
+                break
             expected |= zip(new, prior.expect(new).tolist(), strict=True)
         return self._varied(sorted(expected, key=expected.__getitem__), count, _FIRST_ALIKE)
 

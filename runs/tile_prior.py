@@ -22,7 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from knob_models import searched
 from schedenv_agents.tile_features import TileFeatures
 from schedenv_agents.tile_prior import TilePrior, fit
@@ -58,7 +60,7 @@ def collect(out: Path, seconds: float, points: Path) -> None:
     tasks = [task for name in TASKS for task in resolve_many(f"ansor/{name}")]
     out.mkdir(parents=True, exist_ok=True)
     arena = LiveArena([contestant(AGENT)], tasks, hw.detect(), out)
-    parts = []
+    rows: list[tuple[str, str, float]] = []
     for task in tasks:
         pattern = f"attempts/{task.name.replace('/', '%2F')}/{AGENT}/*/records.sqlite"
         if not any(out.glob(pattern)):
@@ -66,19 +68,23 @@ def collect(out: Path, seconds: float, points: Path) -> None:
             print(f"{task.name}: {attempt.trials} trials, {attempt.failure or 'done'}", flush=True)
         for file in out.glob(pattern):
             _, name, measured, logs = searched(file)
-            rows = {"task": name, "point": [str(point) for point in measured], "log_s": logs}
-            parts.append(pl.DataFrame(rows).filter(pl.col("log_s").is_finite()))
-    table = pl.concat(parts).sort("task", maintain_order=True)
-    table.with_columns(machine=pl.lit(hw.detect().fingerprint)).write_parquet(points)
+            seen = zip(measured, logs.tolist(), strict=True)
+            rows += [(name, str(point), log_s) for point, log_s in seen if math.isfinite(log_s)]
+    rows.sort(key=lambda row: row[0])
+    columns = dict(zip(("task", "point", "log_s"), zip(*rows, strict=True), strict=True))
+    table = pa.table({name: list(column) for name, column in columns.items()})
+    pq.write_table(table.replace_schema_metadata({"machine": hw.detect().fingerprint}), points)
 
 
 def examples(points: Path) -> list[Example]:
     """What was collected."""
+    table = pq.read_table(points)
     found = []
-    for (name,), part in pl.read_parquet(points).group_by(["task"], maintain_order=True):
-        space = Space(resolve(str(name)).mod, hw.detect())
-        features = TileFeatures(space).of([Point.parse(text) for text in part["point"]])
-        found.append((str(name), space, features, part["log_s"].to_numpy()))
+    for name in dict.fromkeys(table["task"].to_pylist()):
+        part = table.filter(pc.equal(table["task"], name))
+        space = Space(resolve(name).mod, hw.detect())
+        features = TileFeatures(space).of([Point.parse(t) for t in part["point"].to_pylist()])
+        found.append((name, space, features, part["log_s"].to_numpy()))
     return found
 
 
@@ -145,7 +151,7 @@ def main() -> None:
     parser.add_argument("--points", type=Path, default=Path("runs/tile_prior.parquet"))
     parser.add_argument("--to", type=Path, default=Path("agents/tile_prior.ubj"))
     parser.add_argument("--table", type=Path, help="write the tables here as well")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.step == "collect":
         collect(arguments.out, arguments.seconds, arguments.points)
         return

@@ -22,6 +22,7 @@ LAYERS = [
     "tvm_adapter",
     "user_file",
     "tvm_database",
+    "tvm_accesses",
     "tvm_features",
     "tvm_math",
     "tvm_rewrites",
@@ -121,6 +122,7 @@ def test_agents_import_nothing_above_training() -> None:
 def test_tvm_internals_are_touched_by_the_adapters_alone() -> None:
     moving = ("tvm.s_tir", "tvm.meta_schedule", "tvm.tirx", "tvm_ffi")
     adapters = (
+        "tvm_accesses.py",
         "tvm_adapter.py",
         "tvm_database.py",
         "tvm_features.py",

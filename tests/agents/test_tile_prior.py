@@ -126,6 +126,18 @@ class TestAStart:
         ]
         assert len(set(inner)) == 8
 
+    def test_in_a_space_that_is_looked_through_it_gives_what_there_is(
+        self, space_of: SpaceOf
+    ) -> None:
+        space = space_of("gmm:1x2x2x2")
+        rng = np.random.default_rng(0)
+        survey = Survey(
+            space, rng, lambda: space.sample(rng), SurveyConfig(steps=60, first=1), TilePrior(space)
+        )
+        start = survey.start(8)
+        assert len(set(start)) == 8
+        assert all(space.is_legal(point) for point in start)
+
 
 class TestTheAgent:
     def test_its_first_points_are_the_priors_but_for_two(self, tiny_space: Space) -> None:

@@ -50,13 +50,13 @@ def test_a_race_on_a_table_prints_standings_and_how_to_see_them(
         (
             ("--tables", "dep", "--agents", "random,gredy"),
             "error: unknown agent 'gredy'; did you mean 'greedy' or 'greedy-trees' or "
-            "'greedy-forecast'? (or name FILE.py:CLASS, or the "
+            "'greedy-prior'? (or name FILE.py:CLASS, or the "
             "folder of a checkpoint)",
         ),
         (
             ("--task", "gmm", "--agents", "gredy"),
             "error: unknown contestant 'gredy'; did you mean 'greedy' or 'greedy-trees' or "
-            "'greedy-forecast'?",
+            "'greedy-prior'?",
         ),
         (
             ("--tables", "dep", "--agents", ","),

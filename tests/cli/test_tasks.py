@@ -23,9 +23,8 @@ def test_tasks_lists_every_operator_suite_and_agent() -> None:
     assert done.exit_code == 0, done.output
     words = " ".join(done.stdout.split())
     agents = (
-        "agents: droplet, evolutionary, greedy, greedy-forecast, greedy-trees, hierarchical, "
-        "hierarchical-paper, optuna, random, "
-        "register-tiles"
+        "agents: droplet, evolutionary, greedy, greedy-forecast, greedy-prior, greedy-trees, "
+        "hierarchical, hierarchical-paper, optuna, random, register-tiles"
     )
     for name in (*OPERATORS, "core", "ansor", "odd", agents):
         assert name in words
@@ -43,6 +42,7 @@ def test_tasks_as_json_is_the_whole_of_stdout_and_every_default_resolves() -> No
         "evolutionary",
         "greedy",
         "greedy-forecast",
+        "greedy-prior",
         "greedy-trees",
         "hierarchical",
         "hierarchical-paper",

@@ -164,7 +164,7 @@ def test_a_program_of_the_user_is_tuned(
         (
             (TASK, "--agent", "gredy"),
             "unknown agent 'gredy'; did you mean 'greedy' or 'greedy-trees' or "
-            "'greedy-forecast'? (or name FILE.py:CLASS, or the folder "
+            "'greedy-prior'? (or name FILE.py:CLASS, or the folder "
             "of a checkpoint)",
         ),
         (("gmmm:1x2x3x4",), "unknown operator or suite 'gmmm'; did you mean 'gmm'?"),

@@ -77,7 +77,7 @@ def test_names_that_nothing_has_are_refused(tmp_path: Path) -> None:
         find_agent("gredy")
     assert str(caught.value) == (
         "unknown agent 'gredy'; did you mean 'greedy' or 'greedy-trees' or "
-        "'greedy-forecast'? (or name FILE.py:CLASS, or the folder of a "
+        "'greedy-prior'? (or name FILE.py:CLASS, or the folder of a "
         "checkpoint)"
     )
     with pytest.raises(UnknownNameError) as caught:
