@@ -59,7 +59,11 @@ class Runner:
         bar_s = batch.bar_s
         contenders: list[Job] = []
         for job in batch.jobs:
-            if job.result is not None or not job.held_by(self._pool.workers):
+            if job.result is not None or job.built is None:
+                continue
+            if not job.held_by(self._pool.workers):
+                # Its worker died of another one's second look just now; it is built again.
+                job.forget_build()
                 continue
             self._run(job, batch, bar_s)
             if _is_close(job.result, bar_s):

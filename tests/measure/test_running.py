@@ -295,6 +295,30 @@ def test_what_is_faster_than_the_machine_is_looked_at_again_and_then_noise() -> 
     assert runner.best_s is None
 
 
+def test_what_a_worker_that_dies_of_a_second_look_had_built_is_built_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine([1.0])
+    runner = Runner(machine, Limits(), floor_s=1e-3)  # type: ignore[arg-type]
+    wait_for = machine.wait_for
+
+    def dying(worker: Any) -> Any:
+        if isinstance(machine._request, messages.LookAgain):
+            return Ended.DIED
+        return wait_for(worker)
+
+    monkeypatch.setattr(machine, "wait_for", dying)
+    monkeypatch.setattr(machine, "replace", lambda _: setattr(machine, "workers", []))
+    impossible, other = job(machine, 0, 0.5e-3), job(machine, 1, 2e-3)
+    batch = Batch([impossible, other], None, None)
+    runner.run_all(batch)
+    assert impossible.result is not None
+    assert impossible.result.status is Status.NOISY
+    assert batch.unfinished() == [other]
+    assert other.lowered is None
+    assert other.built is None
+
+
 def test_a_worker_runs_once_the_threads_of_the_one_before_sleep(
     start: Callable[..., tuple[Machine, Runner]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
