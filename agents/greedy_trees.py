@@ -80,15 +80,12 @@ class TreesGreedyAgent(GreedyLocalAgent):
 
     def _tell_survey(self, results: Sequence[Result]) -> None:
         """End the survey if it has found a better point, or none for a while."""
-        before_s = min(
-            (r.estimate_s for r in self._seen.values() if r.estimate_s), default=math.inf
-        )
+        before_s = self._best_s()
         self._remember(results)
         self._count_new(results)
-        best = min(self._seen.values(), key=lambda result: result.estimate_s or math.inf)
         self._fruitless += sum(not result.repeated for result in results)
-        if (best.estimate_s or math.inf) < before_s:
-            self._start_at(best)
+        if self._best_s() < before_s:
+            self._start_at(min(self._seen.values(), key=_time_s))
         elif self._fruitless >= _SURVEYED:
             self._surveying, self._fruitless = False, 0
             self._centre, self._queue = None, []
@@ -98,20 +95,19 @@ class TreesGreedyAgent(GreedyLocalAgent):
         self._surveying, self._fruitless = False, 0
         self._descend_from(result, None)
 
+    def _best_s(self) -> float:
+        return min(map(_time_s, self._seen.values()), default=math.inf)
+
     def _choose_starts(self) -> None:
-        """The best of the storm just told, if it is worth a descent; else as ever."""
-        told = [self._seen[point] for point in self._stormed if point in self._seen]
-        stormed = [result for result in told if result.ok]
+        """The best of a later storm, if it is worth a descent; else the best that is known."""
+        stormed = [self._seen[point] for point in self._stormed if point in self._seen]
         self._stormed = []
-        best_s = min((r.estimate_s for r in self._seen.values() if r.estimate_s), default=0.0)
+        limit_s = self._config.worthwhile * self._best_s()
         worth = [
-            result
-            for result in stormed
-            if result.point not in self._centres
-            and (result.estimate_s or math.inf) <= self._config.worthwhile * best_s
+            r for r in stormed if r.point not in self._centres and r.ok and _time_s(r) <= limit_s
         ]
-        if worth:
-            self._starts = [min(worth, key=lambda result: result.estimate_s or math.inf)]
+        if worth and self._centres:
+            self._starts = [min(worth, key=_time_s)]
         else:
             super()._choose_starts()
 
@@ -127,6 +123,11 @@ class TreesGreedyAgent(GreedyLocalAgent):
     def _rank(self) -> None:
         order = self._survey.rank(self._seen, [point for _, point in self._queue])
         self._queue = [self._queue[index] for index in order]
+
+
+def _time_s(result: Result) -> float:
+    """Infinite for failures."""
+    return math.inf if result.estimate_s is None else result.estimate_s
 
 
 class PriorGreedyAgent(TreesGreedyAgent):

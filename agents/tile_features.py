@@ -76,7 +76,9 @@ def _tiled_block(sketch: Sketch, blocks: dict[str, BlockAccesses]) -> BlockAcces
     if not is_tiled(sketch):
         return None
     names = {tile.name.rsplit(".", 1)[0] for tile in _tiles(sketch)}
-    return blocks.get(names.pop()) if len(names) == 1 else None
+    block = blocks.get(names.pop()) if len(names) == 1 else None
+    # What reads nothing has nothing to reuse.
+    return block if block is not None and block.reads else None
 
 
 def _tiles(sketch: Sketch) -> list[TileKnob]:

@@ -26,7 +26,7 @@ class Access:
         shape: Its extents, outermost first.
         item_bytes: Of an element.
         steps: How far each index moves with a step of each axis, shape (dimensions, axes); never
-            negative.
+            negative. A buffer of no dimension counts as one of one element.
     """
 
     buffer: str
@@ -85,14 +85,15 @@ def _access(region: Any, axes: Sequence[Any]) -> Access | None:
     """How a region moves; None if that cannot be told."""
     buffer = region.source
     try:
-        steps = np.array([_steps(dimension.min, axes) for dimension in region.region])
-    except (TypeError, ValueError):
+        steps = [_steps(dimension.min, axes) for dimension in region.region]
+    except TypeError:
         return None
+    # A buffer of no dimension is one of one element, which does not move.
     return Access(
         buffer=str(buffer.name),
-        shape=tuple(int(extent) for extent in buffer.shape),
+        shape=tuple(int(extent) for extent in buffer.shape) or (1,),
         item_bytes=np.dtype(str(buffer.dtype)).itemsize,
-        steps=steps.reshape(len(region.region), len(axes)),
+        steps=np.array(steps or [[0.0] * len(axes)]),
     )
 
 

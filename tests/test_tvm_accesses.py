@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from schedenv import tvm_adapter
 from schedenv.space import Space
 from schedenv.tvm_accesses import Access, BlockAccesses, accesses
 
@@ -55,3 +56,24 @@ def test_a_transposed_convolution_moves_by_halves_and_backwards(space_of: SpaceO
 def test_what_the_block_writes_is_not_among_its_reads(tiny_space: Space) -> None:
     for block in accesses(tiny_space.mod).values():
         assert block.write.buffer not in {read.buffer for read in block.reads}
+
+
+def test_a_buffer_of_no_dimension_is_one_element() -> None:
+    from tvm import te
+
+    rows, factor = te.placeholder((8, 8), name="rows"), te.placeholder((), name="factor")
+    k = te.reduce_axis((0, 8), name="k")
+    out = te.compute((8,), lambda i: te.sum(rows[i, k] * factor[()], axis=k), name="out")
+    block = accesses(tvm_adapter.module_from_tensors([rows, factor, out]))["out"]
+    one = next(read for read in block.reads if read.buffer == "factor")
+    assert one.shape == (1,)
+    assert one.steps.tolist() == [[0.0, 0.0]]
+
+
+def test_a_block_whose_indices_are_read_from_a_buffer_is_left_out() -> None:
+    from tvm import te
+
+    table = te.placeholder((8, 8), name="table")
+    places = te.placeholder((4,), name="places", dtype="int32")
+    out = te.compute((4, 8), lambda i, j: table[places[i], j], name="gathered")
+    assert "gathered" not in accesses(tvm_adapter.module_from_tensors([table, places, out]))

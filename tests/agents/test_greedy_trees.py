@@ -96,6 +96,17 @@ def test_a_storm_of_which_a_part_is_never_told_is_no_trouble(tiny_space: Space) 
     assert agent.ask(16)
 
 
+def test_what_it_was_told_first_is_where_it_starts_if_nothing_drawn_is_better(
+    tiny_space: Space,
+) -> None:
+    agent = TreesGreedyAgent(tiny_space, 0)
+    told = tiny_space.sample(np.random.default_rng(5))
+    agent.tell([judged(told, 1e-6)])
+    while agent.state_dict()["centre"] is None:
+        agent.tell([judged(point, 1.5e-6) for point in agent.ask(16)])
+    assert agent.state_dict()["centre"] == str(told)
+
+
 def seen_by(space: Space, count: int, cost_s: Callable[[Point], float]) -> dict[Point, Result]:
     """Random points of the landscape, measured."""
     rng, target = np.random.default_rng(0), goal(space)
