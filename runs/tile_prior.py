@@ -1,16 +1,19 @@
 """The prior of `greedy-prior`: measure what it learns from, learn it, say what it is worth.
 
-    python runs/tile_prior.py collect --out out/tile-prior [--seconds 55]
+    python runs/tile_prior.py collect --round 0 --out out/tile-prior [--seconds 55]
+    python runs/tile_prior.py collect --round 1 --out out/tile-prior [--seconds 55]
     python runs/tile_prior.py fit [--to agents/tile_prior.ubj]
     python runs/tile_prior.py judge --table runs/tile_prior.md [STORE...]
 
-`collect` lets `greedy-trees` search each of `TASKS`, none of which is in the suite `core`, and
-keeps what was measured in --points; a search that is in --out is not made again. `fit` learns from
-those points. `judge` holds every family out in turn: what the others teach ranks the points of its
-tasks, by Spearman's correlation, all of them and those alone that take less than twice the best.
-Then it asks the shipped prior for the points of each STORE, the records of a search of any other
-task (`records.sqlite`), and says how far the best of the 8 and the 32 that it ranks first is from
-the best of all, beside the best of as many at random.
+`collect` searches each task of a round of `ROUNDS`, none of which is in the suite `core`, and keeps
+what was measured in --points, with what the rounds before measured; a search that is in --out is
+not made again. The agent of round 0 knows nothing before it starts; that of round 1 is
+`greedy-prior` with what round 0 taught it (`fit` in between), so that what it measures shows where
+it was wrong. `fit` learns from all the points. `judge` holds every family out in turn: what the
+others teach ranks the points of its tasks, by Spearman's correlation, all of them and those alone
+that take less than twice the best. Then it asks the shipped prior for the points of each STORE, the
+records of a search of any other task (`records.sqlite`), and says how far the best of the 8 and the
+32 that it ranks first is from the best of all, beside the best of as many at random.
 """
 
 from __future__ import annotations
@@ -39,14 +42,33 @@ from schedenv.tuning.budget import Budget
 
 Floats = npt.NDArray[np.float64]
 
-TASKS = (
+SUITE = (
     *("gmm-1", "c1d-0", "c2d-2", "dep-0", "cap-1", "tbg-1", "cbr-1", "t2d-1", "grp-0", "dil-1"),
     *("c1d-3", "dep-3", "cbr-2", "cap-2", "t2d-2", "tbg-3", "grp-2", "gmm-3", "c1d-1", "dep-1"),
     *("c2d-0", "dil-2", "grp-1", "tbg-2"),
 )
 """Members of the suite `ansor`, families in turn."""
 
-AGENT = "greedy-trees"
+SHAPES = (
+    *("gmm:1x256x256x256", "c1d:1x128x96x192x3x1x1", "c2d:1x28x28x128x128x3x1x1"),
+    *("dep:1x56x56x128x3x1x1", "t2d:1x8x8x128x64x4x2x1", "cbr:1x28x28x96x128x3x1x1"),
+    *("tbg:1x128x8x64", "grp:1x28x28x128x128x3x1x1", "cap:1x16x16x16x16x3x1x1"),
+    *("gmm:1x384x64x768", "t2d:1x4x4x256x256x4x2x1", "c2d:1x14x14x512x256x1x1x0"),
+    *("c1d:1x64x128x128x5x1x2", "dep:1x28x28x256x3x2x1", "cbr:1x14x14x256x256x3x1x1"),
+    *("tbg:1x96x12x64", "gmm:4x128x128x64", "t2d:1x16x16x64x32x4x2x1"),
+    *("grp:1x14x14x512x512x1x1x0", "c2d:1x56x56x32x96x1x1x0", "cap:1x8x8x16x32x3x1x1"),
+    *("dil:1x14x14x128x128x3x1x1", "gmm:1x196x512x256", "c2d:1x7x7x256x512x3x1x1"),
+    *("dep:1x14x14x384x5x1x2", "cbr:1x56x56x64x64x1x1x0", "t2d:1x32x32x32x16x4x2x1"),
+    *("c1d:1x512x32x64x7x2x3", "tbg:1x256x4x64", "gmm:1x64x1024x256"),
+)
+"""Others, families in turn."""
+
+ROUNDS = (
+    ("greedy-trees", tuple(f"ansor/{name}" for name in SUITE)),
+    ("greedy-prior", SHAPES),
+)
+"""An agent, and what it searches."""
+
 GOOD = math.log(2)
 FIRST = (8, 32)
 DRAWS = 300
@@ -55,18 +77,19 @@ Example = tuple[str, Space, Floats, Floats]
 """A task's name, its space, features of its points, and their log seconds."""
 
 
-def collect(out: Path, seconds: float, points: Path) -> None:
-    """Search every task that was not searched yet, and keep what all have measured."""
-    tasks = [task for name in TASKS for task in resolve_many(f"ansor/{name}")]
+def collect(turn: int, out: Path, seconds: float, points: Path) -> None:
+    """Search every task of a round that was not searched yet, and keep what all have measured."""
+    agent, names = ROUNDS[turn]
+    tasks = [task for name in names for task in resolve_many(name)]
     out.mkdir(parents=True, exist_ok=True)
-    arena = LiveArena([contestant(AGENT)], tasks, hw.detect(), out)
-    rows: list[tuple[str, str, float]] = []
+    arena = LiveArena([contestant(agent)], tasks, hw.detect(), out)
     for task in tasks:
-        pattern = f"attempts/{task.name.replace('/', '%2F')}/{AGENT}/*/records.sqlite"
-        if not any(out.glob(pattern)):
-            attempt = arena.attempt(task.name, AGENT, 0, Budget(seconds=seconds))
+        if not any(out.glob(_stores(task.name, agent))):
+            attempt = arena.attempt(task.name, agent, 0, Budget(seconds=seconds))
             print(f"{task.name}: {attempt.trials} trials, {attempt.failure or 'done'}", flush=True)
-        for file in out.glob(pattern):
+    rows: list[tuple[str, str, float]] = []
+    for by, searched_tasks in ROUNDS[: turn + 1]:
+        for file in (file for task in searched_tasks for file in out.glob(_stores(task, by))):
             _, name, measured, logs = searched(file)
             seen = zip(measured, logs.tolist(), strict=True)
             rows += [(name, str(point), log_s) for point, log_s in seen if math.isfinite(log_s)]
@@ -74,6 +97,11 @@ def collect(out: Path, seconds: float, points: Path) -> None:
     columns = dict(zip(("task", "point", "log_s"), zip(*rows, strict=True), strict=True))
     table = pa.table({name: list(column) for name, column in columns.items()})
     pq.write_table(table.replace_schema_metadata({"machine": hw.detect().fingerprint}), points)
+
+
+def _stores(task: str, agent: str) -> str:
+    """Where records of searches of a task are, a pattern."""
+    return f"attempts/{task.replace('/', '%2F')}/{agent}/*/records.sqlite"
 
 
 def examples(points: Path) -> list[Example]:
@@ -89,8 +117,8 @@ def examples(points: Path) -> list[Example]:
 
 
 def family_of(name: str) -> str:
-    """`c2d` of `ansor/c2d-2`."""
-    return name.rpartition("/")[2].partition("-")[0]
+    """`c2d` of `ansor/c2d-2` and of `c2d:1x28x28x128x128x3x1x1`."""
+    return name.rpartition("/")[2][:3]
 
 
 def ranking(expected: Floats, logs: Floats) -> str:
@@ -147,13 +175,14 @@ def main() -> None:
     parser.add_argument("step", choices=("collect", "fit", "judge"))
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE")
     parser.add_argument("--out", type=Path, default=Path("out/tile-prior"))
+    parser.add_argument("--round", type=int, default=0, choices=range(len(ROUNDS)))
     parser.add_argument("--seconds", type=float, default=55.0, help="of each search")
     parser.add_argument("--points", type=Path, default=Path("runs/tile_prior.parquet"))
     parser.add_argument("--to", type=Path, default=Path("agents/tile_prior.ubj"))
     parser.add_argument("--table", type=Path, help="write the tables here as well")
     arguments = parser.parse_intermixed_args()
     if arguments.step == "collect":
-        collect(arguments.out, arguments.seconds, arguments.points)
+        collect(arguments.round, arguments.out, arguments.seconds, arguments.points)
         return
     known = examples(arguments.points)
     if arguments.step == "fit":
