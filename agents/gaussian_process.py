@@ -31,6 +31,14 @@ about the good."""
 
 _LEAST_VARIANCE = 1e-3
 
+_UNMEASURED_VARIANCE = 0.16
+"""How far off what is expected may be before anything is measured, in log seconds squared."""
+
+_UNMEASURED_WEIGHT = 8
+"""So many measurements say as much about it."""
+
+_UNMEASURED_LENGTH = 2.0
+
 
 class GaussianProcess:
     """Log seconds of points, with how sure that is.
@@ -39,20 +47,37 @@ class GaussianProcess:
         features: Of the measured points, shape (n, width).
         seconds: Their times, shape (n,); infinite for failures, which count as the slowest.
         lengths: Length scales tried; the likeliest is taken.
+        expected: Log seconds that were expected of the points, up to a constant, shape (n,): the
+            process is then of what the times differ by, and what it predicts as well. Nothing need
+            have been measured with it. None for nothing.
 
     Attributes:
         log_likelihood: Of the times, but for a constant.
     """
 
     def __init__(
-        self, features: Floats, seconds: Floats, lengths: Sequence[float] = LENGTHS
+        self,
+        features: Floats,
+        seconds: Floats,
+        lengths: Sequence[float] = LENGTHS,
+        expected: Floats | None = None,
     ) -> None:
         order = np.argsort(seconds, kind="stable")[:MOST]
         features, logs = features[order], np.log(seconds[order])
-        logs = np.minimum(logs, logs.min() + WORST)
         self._features = features
+        if not len(order):
+            self._mean, self._variance = 0.0, _UNMEASURED_VARIANCE
+            self.log_likelihood, self._length = 0.0, _UNMEASURED_LENGTH
+            self._cholesky, self._weights = np.zeros((0, 0)), np.zeros(0)
+            return
+        logs = np.minimum(logs, logs.min() + WORST)
+        if expected is not None:
+            logs = logs - expected[order]
         self._mean = float(logs.mean())
         self._variance = max(float(logs.var()), _LEAST_VARIANCE)
+        if expected is not None:
+            told = len(order) / (len(order) + _UNMEASURED_WEIGHT)
+            self._variance = told * self._variance + (1 - told) * _UNMEASURED_VARIANCE
         rest = logs - self._mean
         squares = cdist(features, features, "sqeuclidean")
         likelihoods = []
@@ -68,7 +93,7 @@ class GaussianProcess:
         """Mean and standard deviation of the log seconds, each of shape (n,)."""
         cross = self._covariance(self._features, features)
         mean = self._mean + self._weights @ cross
-        explained = solve_triangular(self._cholesky, cross, lower=True, check_finite=False)
+        explained = self._explained(cross)
         variance = self._variance - (explained**2).sum(axis=0)
         return mean, np.sqrt(np.maximum(variance, 0.0))
 
@@ -89,7 +114,7 @@ class GaussianProcess:
         """
         cross = self._covariance(self._features, features)
         mean = self._mean + self._weights @ cross + (0.0 if price is None else price)
-        explained = solve_triangular(self._cholesky, cross, lower=True, check_finite=False)
+        explained = self._explained(cross)
         covariance = self._covariance(features, features) - explained.T @ explained
         chosen: list[int] = []
         for _ in range(min(count, len(features))):
@@ -107,6 +132,13 @@ class GaussianProcess:
         covariance[np.diag_indices_from(covariance)] += NOISE**2
         root: Floats = cholesky(covariance, lower=True, check_finite=False)
         return root
+
+    def _explained(self, cross: Floats) -> Floats:
+        """What the measured points say of others, whitened."""
+        if not len(cross):
+            return cross
+        explained: Floats = solve_triangular(self._cholesky, cross, lower=True, check_finite=False)
+        return explained
 
     def _covariance(self, one: Floats, other: Floats) -> Floats:
         squares = cdist(one, other, "sqeuclidean")

@@ -18,7 +18,9 @@ Two ratios of wall times are printed. `found` counts MetaSchedule only until it 
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
 good a kernel, its whole time counts, and the ratio is an upper bound ("<="). Both find kernels that
 differ by less than the timing can tell, so each ratio is also given for a kernel within 2 % of
-MetaSchedule's best, by whoever found it (`found` then stops MetaSchedule's clock there, too).
+MetaSchedule's best, by whoever found it (`found` then stops MetaSchedule's clock there, too). Quality
+has a range, from the lower end of one's 95 % interval over the upper end of the other's to the other
+way round: a piece is surely slower if all of it is below 1. Rows of earlier days have none.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ Made by `python runs/time_to_metaschedule.py`, which says what the columns mean.
 attempt came first, then the agent's, for as many seconds; the kernels of both were timed again, in
 turn, in a fresh process. Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
 `slowdown` is how much slower than undisturbed the machine was in those finals, lower quartile: from
-1.15 on, a neighbour had part of a core in at least three of four moments."""
+1.15 on, a neighbour had part of a core in at least three of four moments. In brackets after the
+quality: what the 95 % intervals of both kernels' times in those finals allow; `surely slower` counts
+the pieces of which all of that is below 1."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -89,6 +93,9 @@ class Row(msgspec.Struct, frozen=True):
         machine: Of the piece.
         date: Of the piece.
         slowdown: `Finals.slowdown`; None if that was not noted.
+        quality_low: The worst that both confirmed intervals allow of the quality; None if that was
+            not noted.
+        quality_high: The best.
     """
 
     task: str
@@ -108,6 +115,8 @@ class Row(msgspec.Struct, frozen=True):
     machine: str
     date: str
     slowdown: float | None = None
+    quality_low: float | None = None
+    quality_high: float | None = None
 
 
 def run_piece(
@@ -178,6 +187,7 @@ def judge(piece: Piece, trials: int) -> list[Row]:
     """Every agent of a piece against MetaSchedule."""
     finals = piece.finals
     confirmed = {result.agent: result.latency_s for result in finals.results}
+    ranges = {result.agent: (result.low_s, result.high_s) for result in finals.results}
     fact = Facts(finals.task, finals.untuned_s, min(confirmed.values()))
     theirs, *agents = put_to_scale(piece.attempts, {finals.task: finals})
     # Its own curve was put to the scale of this time by a factor that was rounded.
@@ -186,11 +196,12 @@ def judge(piece: Piece, trials: int) -> list[Row]:
     for ours in agents:
         exact = sooner(ours, theirs, fact, target_s)
         near = sooner(ours, theirs, fact, target_s * NEAR)
+        (their_low_s, their_high_s), (low_s, high_s) = ranges[theirs.agent], ranges[ours.agent]
         rows.append(
             Row(
                 theirs.task, theirs.seed, ours.agent, target_s, confirmed[ours.agent], *exact,
                 *near, theirs.agent, trials, round(theirs.elapsed_s, 1), piece.machine, piece.date,
-                finals.slowdown,
+                finals.slowdown, their_low_s / high_s, their_high_s / low_s,
             )
         )  # fmt: skip
     return rows
@@ -217,8 +228,8 @@ def table(rows: Sequence[Row]) -> list[str]:
     """Geometric means by agent over the tasks' geometric means, and every piece."""
     lines = [
         "| agent | tasks | pieces | whole | found | whole, within 2 % | found, within 2 % "
-        "| quality at equal time | worst task's quality |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| quality at equal time | worst task's quality | surely slower |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for agent in dict.fromkeys(row.agent for row in rows):
         mine = [row for row in rows if row.agent == agent]
@@ -227,7 +238,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         worst = min(quality, key=quality.__getitem__)
         lines.append(
             f"| `{agent}` | {len(quality)} | {len(mine)} | " + " | ".join(cells) + " "
-            f"| {mean(quality)} | {quality[worst]:.2f} ({worst}) |"
+            f"| {mean(quality)} | {quality[worst]:.2f} ({worst}) | {surely_slower(mine)} |"
         )
     lines += [
         "",
@@ -241,7 +252,8 @@ def table(rows: Sequence[Row]) -> list[str]:
         cells = [f"{sign}{value(row):.1f}" for sign, value in zip(most, RATIOS, strict=True)]
         lines.append(
             f"| {row.task} | {row.seed} | {row.agent} | {row.theirs_s * 1e6:.1f} "
-            f"| {row.ours_s * 1e6:.1f} | {quality_of(row):.2f} | " + " | ".join(cells) + " "
+            f"| {row.ours_s * 1e6:.1f} | {quality_of(row):.2f}{quality_range(row)} "
+            f"| {' | '.join(cells)} "
             f"| {row.elapsed_s:.0f} | {'' if row.slowdown is None else f'{row.slowdown:.2f}'} "
             f"| {row.machine}, {row.date} |"
         )
@@ -259,6 +271,19 @@ RATIOS: tuple[Callable[[Row], float], ...] = (
 def quality_of(row: Row) -> float:
     """How much faster the agent's kernel is than MetaSchedule's."""
     return row.theirs_s / row.ours_s
+
+
+def quality_range(row: Row) -> str:
+    """What the confirmed intervals allow of it."""
+    if row.quality_low is None or row.quality_high is None:
+        return ""
+    return f" ({row.quality_low:.2f} to {row.quality_high:.2f})"
+
+
+def surely_slower(rows: Sequence[Row]) -> str:
+    """In how many pieces the agent's kernel is slower beyond noise, of those that tell."""
+    known = [row.quality_high for row in rows if row.quality_high is not None]
+    return f"{sum(high < 1 for high in known)} of {len(known)} pieces"
 
 
 def by_task(rows: Sequence[Row], value: Callable[[Row], float]) -> dict[str, float]:

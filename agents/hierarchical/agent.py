@@ -21,8 +21,9 @@ from schedenv.space.draft import Drafter
 
 from ..coordinates import Coordinates, Floats
 from ..forecast import Forecast, one_thread
+from ..tile_prior import TilePrior, prior_of
 from .bandit import SlidingWindowBandit
-from .config import PAPER, HierarchicalConfig
+from .config import PAPER, PRIOR, HierarchicalConfig
 from .encoding import Encoding
 from .policy import Arrays, Policy
 from .relevance import SCALES
@@ -31,6 +32,7 @@ from .tracks import Tracks, Walk
 _SHORTLIST = 256
 _TRIES = 30
 _CHEAPEST_S = 1e-3
+_REMEMBERED = 1 << 17
 
 
 class HierarchicalAgent:
@@ -44,6 +46,8 @@ class HierarchicalAgent:
             learning, and under `SCALES` how much each kind of knob matters. Either may be missing;
             None for neither.
         tracks: Walks through the space; None for those of the configuration.
+        prior: What is expected before anything is measured, and corrected by what is; None for
+            nothing.
 
     Raises:
         InstallError: torch or threadpoolctl is missing.
@@ -56,6 +60,7 @@ class HierarchicalAgent:
         config: HierarchicalConfig | None = None,
         weights: Arrays | None = None,
         tracks: Tracks | None = None,
+        prior: TilePrior | None = None,
     ) -> None:
         self._pools = one_thread("hierarchical")
         self._space = space
@@ -69,6 +74,8 @@ class HierarchicalAgent:
         self._policy = Policy(config, seed) if config.learn_policy and config.model else None
         if self._policy is not None and weights is not None and weights.keys() - {SCALES}:
             self._policy.load(weights)
+        self._prior = prior
+        self._expected: dict[Point, float] = {}
         self._seconds: dict[Point, float] = {}
         self._costs: dict[Point, float] = {}
         self._asked: set[Point] = set()
@@ -125,7 +132,19 @@ class HierarchicalAgent:
 
     def _fit(self) -> Forecast | None:
         """A model of what was measured; None if it is switched off or too little is known."""
-        return Forecast.of(self._coordinates, self._seconds) if self._config.model else None
+        if not self._config.model:
+            return None
+        expect = None if self._prior is None else partial(self._expect, self._prior)
+        return Forecast.of(self._coordinates, self._seconds, expect)
+
+    def _expect(self, prior: TilePrior, points: Sequence[Point]) -> Floats:
+        """What a prior expects, remembered: tracks pass by the same points again and again."""
+        if len(self._expected) > _REMEMBERED:
+            self._expected.clear()
+        new = [point for point in points if point not in self._expected]
+        if new:
+            self._expected |= zip(new, prior.expect(new).tolist(), strict=True)
+        return np.array([self._expected[point] for point in points])
 
     def _choose_sketch(self) -> int:
         if self._config.sketch_bandit:
@@ -198,3 +217,22 @@ class PaperAgent(HierarchicalAgent):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(space, seed, PAPER)
+
+
+class PriorAgent(HierarchicalAgent):
+    """Its model begins with what other tasks have taught (`TilePrior`), so that tracks need not.
+
+    Where the prior has nothing to say it is `HierarchicalAgent`.
+
+    Args:
+        space: The task's points.
+        seed: Of everything random.
+
+    Raises:
+        InstallError: torch or threadpoolctl is missing.
+        MissingExtraError: xgboost is missing.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        prior = prior_of(space)
+        super().__init__(space, seed, None if prior is None else PRIOR, prior=prior)

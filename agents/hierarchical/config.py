@@ -82,3 +82,6 @@ The number of tracks and the size of a batch are not given in the paper, and its
 boosted trees on features of the lowered program; here it is the Gaussian process on knobs that the
 other configuration has, so that the two differ in how they search.
 """
+
+PRIOR = HierarchicalConfig(first=2)
+"""Where something is expected before anything is measured: two points that it has not chosen."""

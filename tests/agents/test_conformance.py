@@ -12,7 +12,14 @@ from schedenv.space import Point, Space
 from schedenv.tuning import Agent, agent_names, make_agent
 
 # These think for a tenth of a second and more before they ask: they are asked less often.
-THINKERS = {"greedy-prior", "greedy-trees", "hierarchical", "hierarchical-paper", "optuna"}
+THINKERS = {
+    "greedy-prior",
+    "greedy-trees",
+    "hierarchical",
+    "hierarchical-paper",
+    "hierarchical-prior",
+    "optuna",
+}
 
 pytestmark = pytest.mark.parametrize(
     "name",

@@ -1,5 +1,6 @@
 """What measured points say about others."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,23 @@ class TestGaussianProcess:
         model = GaussianProcess(np.array([[0.0], [20.0]]), np.array([1.0, 1.1]))
         candidates = np.array([[5.0], [5.01], [5.02], [14.0]])
         assert 3 in model.choose(candidates, 2, 2.0)
+
+    def test_where_nothing_was_measured_it_falls_back_to_what_was_expected(self) -> None:
+        features = np.array([[0.0], [1.0], [2.0]])
+        expected = np.array([3.0, 1.0, 2.0])
+        # All take e times as long as expected.
+        model = GaussianProcess(features, np.exp(expected + 1.0), expected=expected)
+        mean, deviation = model.predict(np.array([[0.0], [100.0]]))
+        np.testing.assert_allclose(mean, 1.0, atol=1e-6)
+        assert deviation[1] > 3 * deviation[0]
+
+    def test_with_nothing_measured_at_all_its_choice_is_spread(self) -> None:
+        model = GaussianProcess(np.zeros((0, 1)), np.zeros(0), expected=np.zeros(0))
+        candidates = np.array([[5.0], [5.01], [14.0]])
+        mean, deviation = model.predict(candidates)
+        assert (mean == 0.0).all()
+        assert (deviation == deviation[0]).all()
+        assert 2 in model.choose(candidates, 2, 2.0)
 
 
 @given(seed=st.integers(0, 1000))
@@ -86,3 +104,27 @@ class TestForecast:
         failed = dict(zip(points, [1e-6, np.inf, np.inf], strict=True))
         assert Forecast.of(coordinates, failed) is None
         assert Forecast.of(coordinates, failed | {points[1]: 2e-6}) is not None
+
+    def test_what_is_expected_is_corrected_by_what_is_measured(self, tiny_space: Space) -> None:
+        rng = np.random.default_rng(0)
+        points = list({tiny_space.sample(rng): None for _ in range(20)})
+        coordinates = Coordinates(tiny_space)
+        wrong = dict(zip(points, rng.normal(size=len(points)), strict=True))
+
+        def expect(asked: Sequence[Point]) -> np.ndarray:
+            return np.array([wrong[point] for point in asked])
+
+        before = Forecast.of(coordinates, {}, expect)
+        assert before is not None
+        np.testing.assert_array_equal(before.predict(points)[0], expect(points))
+        assert before.choose(points, 1, 0.0) == [min(points, key=wrong.__getitem__)]
+        seconds = {point: math.exp(-10 - wrong[point]) for point in points[:10]}
+        after = Forecast.of(coordinates, seconds, expect)
+        assert after is not None
+        assert after.choose(points[:10], 1, 0.0) == [max(points[:10], key=wrong.__getitem__)]
+
+    def test_failures_alone_leave_it_as_it_was_expected(self, tiny_space: Space) -> None:
+        point = tiny_space.default()
+        forecast = Forecast.of(Coordinates(tiny_space), {point: np.inf}, lambda p: np.ones(len(p)))
+        assert forecast is not None
+        assert forecast.predict([point])[0] == 1.0

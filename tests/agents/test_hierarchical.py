@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from schedenv_agents.coordinates import Coordinates
 from schedenv_agents.forecast import Forecast
-from schedenv_agents.hierarchical import PAPER, HierarchicalAgent, HierarchicalConfig
+from schedenv_agents.hierarchical import PAPER, HierarchicalAgent, HierarchicalConfig, PriorAgent
 from schedenv_agents.hierarchical.bandit import SlidingWindowBandit
 from schedenv_agents.hierarchical.encoding import Encoding
 from schedenv_agents.hierarchical.policy import Policy
 from schedenv_agents.hierarchical.tracks import Score, Tracks
+from schedenv_agents.tile_prior import TilePrior
 
 from schedenv.measure.table import Table
 from schedenv.measure.table_file import read_table, shipped_tables
@@ -19,6 +20,8 @@ from schedenv.space import Point, Space
 from schedenv.tuning import Budget
 from schedenv.tuning.agent import AgentFactory
 from schedenv.tuning.simulate import simulate
+
+from .landscape import judged
 
 PLAIN = HierarchicalConfig()
 WITHOUT = {
@@ -146,3 +149,29 @@ def test_random_points_are_drafted_if_it_is_told_to(space_of: Callable[[str], Sp
     assert len(set(drafting)) == 16
     assert all(map(fills_vectors, drafting))
     assert not all(map(fills_vectors, uniform))
+
+
+class TestWithAPrior:
+    def test_its_tracks_begin_with_what_is_expected_and_two_points_with_nothing(
+        self, tiny_space: Space
+    ) -> None:
+        agent, prior = PriorAgent(tiny_space, 0), TilePrior(tiny_space)
+        first = agent.ask(16)
+        assert len(first) == 2
+        agent.tell([judged(point, 1e-6) for point in first])
+        chosen = agent.ask(16)
+        assert len(chosen) == 4
+        rng = np.random.default_rng(0)
+        drawn = prior.expect([tiny_space.sample(rng) for _ in range(50)])
+        assert np.median(prior.expect(chosen)) < np.quantile(drawn, 0.25)
+
+    def test_where_it_has_none_it_is_the_plain_agent(
+        self, space_of: Callable[[str], Space]
+    ) -> None:
+        space = space_of("sfm:16x16")
+        one, other = PriorAgent(space, 0), HierarchicalAgent(space, 0)
+        for _ in range(3):
+            points = one.ask(4)
+            assert points == other.ask(4)
+            for agent in (one, other):
+                agent.tell([judged(point, 1e-6 * (1 + n)) for n, point in enumerate(points)])

@@ -24,7 +24,7 @@ def test_tasks_lists_every_operator_suite_and_agent() -> None:
     words = " ".join(done.stdout.split())
     agents = (
         "agents: droplet, evolutionary, greedy, greedy-forecast, greedy-prior, greedy-trees, "
-        "hierarchical, hierarchical-paper, optuna, random, register-tiles"
+        "hierarchical, hierarchical-paper, hierarchical-prior, optuna, random, register-tiles"
     )
     for name in (*OPERATORS, "core", "ansor", "odd", agents):
         assert name in words
@@ -46,6 +46,7 @@ def test_tasks_as_json_is_the_whole_of_stdout_and_every_default_resolves() -> No
         "greedy-trees",
         "hierarchical",
         "hierarchical-paper",
+        "hierarchical-prior",
         "optuna",
         "random",
         "register-tiles",
