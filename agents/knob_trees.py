@@ -15,7 +15,9 @@ from schedenv.costmodel.trees import load_xgboost
 from .knob_features import Floats
 
 _SETTINGS = {
-    "max_depth": 8,
+    "max_depth": 6,
+    # Tiles have few sizes; fits are what an agent that asks for a few points at a time waits for.
+    "max_bin": 32,
     "eta": 0.1,
     "subsample": 0.8,
     "colsample_bynode": 0.3,

@@ -33,6 +33,10 @@ _UNKNOWN_ERROR = 0.5
 _WORST_ERROR = 1.5
 _LEAST_IMPROVEMENT = 1e-30
 _NEIGHBOURHOODS_KEPT = 4096
+_DESCRIPTIONS_KEPT = 1 << 15
+_STALE = 32
+"""A fit serves the order of neighbours until there is one measurement more for so many it knows."""
+
 _FIRST_ALIKE = (1, 2, 1)
 """First points of the same innermost spatial tile, of the same inner reductions, of both."""
 
@@ -94,9 +98,11 @@ class Survey:
         self._config = config or SurveyConfig()
         self._features, self._prior = KnobFeatures(space), prior
         self._neighbours: dict[Point, list[Point]] = {}
+        self._described: dict[Point, tuple[Floats, float]] = {}
         self._expected: dict[Point, float] = {}
         self._errors: list[float] = []
-        self._fits = 0
+        self._fits = self._fitted_to = 0
+        self._times: KnobTrees | None = None
 
     def start(self, count: int) -> list[Point]:
         """Up to `count` points to begin with, of different kinds.
@@ -128,11 +134,13 @@ class Survey:
             seen: What was measured; as it is if none of it could be timed.
             points: Any.
         """
-        times = self._fit_times(seen, self._describe(list(seen)))
-        if times is None:
+        if not points or not math.isfinite(_best_log(seen)):
             return list(range(len(points)))
+        if self._times is None or len(seen) >= self._fitted_to * (1 + 1 / _STALE):
+            self._fit_times(seen)
         asked = self._describe(points)
-        order = np.argsort(times.predict(asked.features, asked.expected), kind="stable")
+        assert self._times is not None
+        order = np.argsort(self._times.predict(asked.features, asked.expected), kind="stable")
         return [int(index) for index in order]
 
     def choose(self, seen: Mapping[Point, Result], count: int) -> list[Point]:
@@ -144,12 +152,11 @@ class Survey:
             seen: What was measured.
             count: How many.
         """
-        known = self._describe(list(seen))
-        times = self._fit_times(seen, known)
-        if times is None:
+        if not math.isfinite(_best_log(seen)):
             return [self._draw() for _ in range(count)]
+        times = self._fit_times(seen)
         self._learn_errors(seen)
-        costs = self._fit_costs(seen, known)
+        costs = self._fit_costs(seen)
         judge = _Judge(self._describe, times, costs, self.error, _best_log(seen))
         near = self._look_around(seen, judge)
         drawn = {self._draw(): None for _ in range(self._config.fresh)}
@@ -231,6 +238,20 @@ class Survey:
         return spatial, tuple(f for tile, f in pairs if tile.is_reduction), tuple(inner)
 
     def _describe(self, points: Sequence[Point]) -> _Described:
+        """Remembered: measured points, and what is near the best, are asked for again and again."""
+        if len(self._described) > _DESCRIPTIONS_KEPT:
+            self._described.clear()
+        new = [point for point in dict.fromkeys(points) if point not in self._described]
+        if new:
+            fresh = self._describe_anew(new)
+            expected = np.zeros(len(new)) if fresh.expected is None else fresh.expected
+            rows = zip(fresh.features, expected.tolist(), strict=True)
+            self._described |= zip(new, rows, strict=True)
+        found = [self._described[point] for point in points]
+        expectations = None if self._prior is None else np.array([number for _, number in found])
+        return _Described(np.stack([row for row, _ in found]), expectations)
+
+    def _describe_anew(self, points: Sequence[Point]) -> _Described:
         knobs = self._features.of(points)
         if self._prior is None:
             return _Described(knobs, None)
@@ -245,21 +266,24 @@ class Survey:
             self._neighbours[point] = self._space.neighbours(point)
         return self._neighbours[point]
 
-    def _fit_times(self, seen: Mapping[Point, Result], known: _Described) -> KnobTrees | None:
-        """A model of log seconds; None if nothing could be timed. Failures are as bad as it gets.
+    def _fit_times(self, seen: Mapping[Point, Result]) -> KnobTrees:
+        """A model of log seconds. Failures are as bad as it gets.
 
         Every fit draws other parts of points and features, so that a wrong belief is not held for
         ever.
-        """
-        best = _best_log(seen)
-        if not math.isfinite(best):
-            return None
-        self._fits += 1
-        logs = np.array([min(_log_s(result), best + WORST) for result in seen.values()])
-        return KnobTrees(known.features, logs, self._fits, expected=known.expected)
 
-    def _fit_costs(self, seen: Mapping[Point, Result], known: _Described) -> KnobTrees:
+        Args:
+            seen: What was measured; some of it could be timed.
+        """
+        known, worst = self._describe(list(seen)), _best_log(seen) + WORST
+        self._fits, self._fitted_to = self._fits + 1, len(seen)
+        logs = np.array([min(_log_s(result), worst) for result in seen.values()])
+        self._times = KnobTrees(known.features, logs, self._fits, expected=known.expected)
+        return self._times
+
+    def _fit_costs(self, seen: Mapping[Point, Result]) -> KnobTrees:
         """A model of the log seconds that a candidate takes to be built, verified and timed."""
+        known = self._describe(list(seen))
         costs = [max(result.phases.total_s, _QUICKEST_S) for result in seen.values()]
         return KnobTrees(known.features, np.log(np.array(costs)), self._fits, _COST_ROUNDS)
 

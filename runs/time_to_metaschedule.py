@@ -18,9 +18,9 @@ Two ratios of wall times are printed. `found` counts MetaSchedule only until it 
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
 good a kernel, its whole time counts, and the ratio is an upper bound ("<="). Both find kernels that
 differ by less than the timing can tell, so each ratio is also given for a kernel within 2 % of
-MetaSchedule's best, by whoever found it (`found` then stops MetaSchedule's clock there, too). Quality
-has a range, from the lower end of one's 95 % interval over the upper end of the other's to the other
-way round: a piece is surely slower if all of it is below 1. Rows of earlier days have none.
+MetaSchedule's best, by whoever found it (`found` then stops MetaSchedule's clock there, too).
+Quality has a range, of all that the 95 % intervals of both times allow: a piece is surely slower if
+all of it is below 1. Rows of earlier days have none.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ attempt came first, then the agent's, for as many seconds; the kernels of both w
 turn, in a fresh process. Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
 `slowdown` is how much slower than undisturbed the machine was in those finals, lower quartile: from
 1.15 on, a neighbour had part of a core in at least three of four moments. In brackets after the
-quality: what the 95 % intervals of both kernels' times in those finals allow; `surely slower` counts
-the pieces of which all of that is below 1."""
+quality: what the 95 % intervals of both kernels' times in those finals allow; `surely slower`
+counts the pieces where all of that is below 1."""
 
 
 class Piece(msgspec.Struct, frozen=True):
