@@ -1,11 +1,14 @@
 """A descent, then a survey of the whole space."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from schedenv_agents.greedy_local import GreedyLocalAgent
 from schedenv_agents.greedy_trees import TreesGreedyAgent
+from schedenv_agents.knob_trees import KnobTrees
 from schedenv_agents.survey import Survey, SurveyConfig
 
 from schedenv.measure import Phases, Result, Status
@@ -176,6 +179,29 @@ class TestSurvey:
         for place, index in enumerate(order):
             places[failing[list(failing)[index]].ok].append(place)
         assert np.median(places[True]) < np.median(places[False])
+
+    def test_an_order_is_by_a_fit_that_is_little_older_than_what_is_known(
+        self, one_width_space: Space, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fitted_to: list[int] = []
+
+        class Counted(KnobTrees):
+            def __init__(self, features: np.ndarray, *rest: Any, **named: Any) -> None:
+                fitted_to.append(len(features))
+                super().__init__(features, *rest, **named)
+
+        monkeypatch.setattr("schedenv_agents.survey.KnobTrees", Counted)
+        seen = seen_by(one_width_space, 120, lambda _: 0.1)
+        survey, points = survey_of(one_width_space), list(seen)
+        for known in (100, 101, 103, 104, 105, 108):
+            survey.rank({point: seen[point] for point in points[:known]}, points[-10:])
+        assert fitted_to == [100, 104, 108]
+
+    def test_with_nothing_timed_points_stay_in_the_order_they_have(self, tiny_space: Space) -> None:
+        point = tiny_space.default()
+        failed = Result(point=point, status=Status.CONSTRAINT, reason="as scripted")
+        assert survey_of(tiny_space).rank({point: failed}, [point, point]) == [0, 1]
+        assert survey_of(tiny_space).rank({}, [point]) == [0]
 
     def test_equal_seeds_choose_the_same(self, tiny_space: Space) -> None:
         seen = seen_by(tiny_space, 60, lambda _: 0.1)
