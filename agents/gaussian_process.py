@@ -38,6 +38,7 @@ _UNMEASURED_WEIGHT = 8
 """So many measurements say as much about it."""
 
 _UNMEASURED_LENGTH = 2.0
+"""The length scale until measurements say which of `LENGTHS` is the likeliest."""
 
 
 class GaussianProcess:

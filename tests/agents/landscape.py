@@ -48,3 +48,12 @@ def best_distance(agent: Agent, space: Space) -> float:
         best = min(best, *distances)
         agent.tell([judged(p, 1e-6 * (1 + d)) for p, d in zip(points, distances, strict=True)])
     return best
+
+
+def assert_search_alike(one: Agent, other: Agent, count: int = 8) -> None:
+    """Two agents ask for the same points as long as they are told the same."""
+    for _ in range(3):
+        points = one.ask(count)
+        assert points == other.ask(count)
+        for agent in (one, other):
+            agent.tell([judged(point, 1e-6 * (1 + n)) for n, point in enumerate(points)])

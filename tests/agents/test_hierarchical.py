@@ -21,7 +21,7 @@ from schedenv.tuning import Budget
 from schedenv.tuning.agent import AgentFactory
 from schedenv.tuning.simulate import simulate
 
-from .landscape import judged
+from .landscape import assert_search_alike, judged
 
 PLAIN = HierarchicalConfig()
 WITHOUT = {
@@ -169,9 +169,4 @@ class TestWithAPrior:
         self, space_of: Callable[[str], Space]
     ) -> None:
         space = space_of("sfm:16x16")
-        one, other = PriorAgent(space, 0), HierarchicalAgent(space, 0)
-        for _ in range(3):
-            points = one.ask(4)
-            assert points == other.ask(4)
-            for agent in (one, other):
-                agent.tell([judged(point, 1e-6 * (1 + n)) for n, point in enumerate(points)])
+        assert_search_alike(PriorAgent(space, 0), HierarchicalAgent(space, 0))

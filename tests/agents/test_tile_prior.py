@@ -14,7 +14,7 @@ from schedenv.errors import CorruptModelError
 from schedenv.space import Point, Space, SubSpace
 from schedenv.space.draft import Drafter, is_tiled
 
-from .landscape import judged
+from .landscape import assert_search_alike, judged
 
 SpaceOf = Callable[[str], Space]
 Floats = np.ndarray
@@ -159,9 +159,4 @@ class TestTheAgent:
 
     def test_without_a_prior_it_is_greedy_trees(self, space_of: SpaceOf) -> None:
         space = space_of("sfm:16x16")
-        one, other = PriorGreedyAgent(space, 0), TreesGreedyAgent(space, 0)
-        for _ in range(3):
-            points = one.ask(8)
-            assert points == other.ask(8)
-            for agent in (one, other):
-                agent.tell([judged(point, 1e-6 * (1 + n)) for n, point in enumerate(points)])
+        assert_search_alike(PriorGreedyAgent(space, 0), TreesGreedyAgent(space, 0))
