@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/schedenv tune gmm:1x512x512x512 --agent greedy --seconds 45 --seed 0 --out $(OUT)
+	$(BIN)/schedenv tune gmm:1x512x512x512 --seconds 45 --seed 0 --out $(OUT)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from schedenv.errors import InstallError
 from schedenv.space import Point
 
 from .coordinates import Coordinates
 from .gaussian_process import Floats, GaussianProcess
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
 
 _FEWEST_TIMED = 2
 
@@ -80,24 +75,3 @@ class Forecast:
             price = self._expect(points) + (0.0 if price is None else price)
         chosen = self._process.choose(self._coordinates.of(points), count, optimism, price)
         return [points[index] for index in chosen]
-
-
-def one_thread(agent: str) -> ThreadpoolController:
-    """What keeps BLAS to one thread while an agent thinks, in `with ....limit(limits=1)`.
-
-    The threads of a larger pool would spin beside the kernels that are timed.
-
-    Args:
-        agent: Who needs it, for the message.
-
-    Raises:
-        InstallError: threadpoolctl is missing.
-    """
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        raise InstallError(
-            f"the {agent} agent needs threadpoolctl, which is not installed; "
-            "run: pip install 'schedenv[models]'"
-        ) from None
-    return ThreadpoolController()

@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import mannwhitneyu, ttest_ind
+from threadpoolctl import ThreadpoolController
 
 from schedenv.measure import Result
 from schedenv.space import FactorMove, Move, Point, SearchSpace, SetMove
 from schedenv.space.draft import Drafter
 
 from .coordinates import Coordinates
-from .forecast import Forecast, one_thread
+from .forecast import Forecast
 
 _NEW_SHARE_RATE = 0.2
 _LEAST_NEW_SHARE = 0.25
@@ -92,9 +93,6 @@ class GreedyLocalAgent:
         space: The task's points.
         seed: Of the exploration and of the order of the neighbours.
         config: Settings.
-
-    Raises:
-        InstallError: Neighbours are to be forecast, and threadpoolctl is missing.
     """
 
     def __init__(self, space: SearchSpace, seed: int, config: GreedyConfig | None = None) -> None:
@@ -103,7 +101,8 @@ class GreedyLocalAgent:
         self._rng = np.random.default_rng(seed)
         self._drafter = Drafter(space)
         self._coordinates = Coordinates(space)
-        self._pools = one_thread("greedy-forecast") if self._config.forecast else None
+        # The threads of a larger BLAS pool would spin beside the kernels that are timed.
+        self._pools = ThreadpoolController() if self._config.forecast else None
         self._storm_left = self._config.storm
         self._new_share = 1.0
         self._seen: dict[Point, Result] = {}

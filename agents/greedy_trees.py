@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from schedenv.costmodel.trees import load_xgboost
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 
@@ -39,14 +38,10 @@ class TreesGreedyAgent(GreedyLocalAgent):
         seed: Of the exploration, and of everything else random.
         prior: What is expected before anything is measured: it chooses most of the points of the
             first storm, and is what the trees correct. None for nothing.
-
-    Raises:
-        MissingExtraError: xgboost is missing.
     """
 
     def __init__(self, space: SearchSpace, seed: int, prior: TilePrior | None = None) -> None:
         super().__init__(space, seed, GreedyConfig())
-        load_xgboost("the greedy-trees agent")
         config = SurveyConfig() if prior is None else SurveyConfig(alike=_ALIKE)
         self._survey = Survey(space, self._rng, super()._draw, config, prior)
         # New programs since the last step down, or since the survey began.
@@ -139,9 +134,6 @@ class PriorGreedyAgent(TreesGreedyAgent):
     Args:
         space: The task's points.
         seed: Of everything random.
-
-    Raises:
-        MissingExtraError: xgboost is missing.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
-from schedenv.costmodel.trees import load_xgboost
+import xgboost
 
 from .knob_features import Floats
 
@@ -40,9 +39,6 @@ class KnobTrees:
         rounds: Trees.
         expected: What is expected of those points before anything is learned, up to a number that
             is the same for all, shape (n,); None for nothing.
-
-    Raises:
-        MissingExtraError: xgboost is missing.
     """
 
     def __init__(
@@ -53,11 +49,10 @@ class KnobTrees:
         rounds: int = 100,
         expected: Floats | None = None,
     ) -> None:
-        self._xgboost = load_xgboost("a model of knobs")
         self._shift = 0.0 if expected is None else float(np.median(targets - expected))
         data = self._matrix(features, expected, targets)
         settings = _SETTINGS if expected is None else _SETTINGS | _CORRECTING
-        self._booster = self._xgboost.train(settings | {"seed": seed}, data, rounds)
+        self._booster = xgboost.train(settings | {"seed": seed}, data, rounds)
 
     def predict(self, features: Floats, expected: Floats | None = None) -> Floats:
         """The number at other points, shape (n,).
@@ -71,7 +66,7 @@ class KnobTrees:
     def _matrix(
         self, features: Floats, expected: Floats | None, targets: Floats | None = None
     ) -> Any:
-        data = self._xgboost.DMatrix(features, label=targets)
+        data = xgboost.DMatrix(features, label=targets)
         if expected is not None:
             data.set_base_margin(expected + self._shift)
         return data

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
+import xgboost
 
-from schedenv.costmodel.trees import load_xgboost
 from schedenv.errors import CorruptModelError
 from schedenv.space import Point, SearchSpace, Space
 
@@ -46,16 +46,14 @@ class TilePrior:
         weights: What `fit` returned; None for the shipped ones.
 
     Raises:
-        MissingExtraError: xgboost is missing.
         CorruptModelError: The weights are of other features.
     """
 
     def __init__(self, space: Space, weights: bytes | None = None) -> None:
-        self._xgboost = load_xgboost("the prior of tiles")
         self.features = TileFeatures(space)
         if weights is None:
             weights = resources.files(__package__).joinpath(SHIPPED).read_bytes()
-        self._booster = self._xgboost.Booster()
+        self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(weights))
         self._booster.set_param("nthread", 1)
         learned = tuple(self._booster.feature_names or ())
@@ -74,7 +72,7 @@ class TilePrior:
         """`expect`, of features that are known."""
         if not features.shape[1]:
             return np.zeros(len(features))
-        data = self._xgboost.DMatrix(features, feature_names=list(self.features.names))
+        data = xgboost.DMatrix(features, feature_names=list(self.features.names))
         return np.asarray(self._booster.predict(data), np.float64)
 
 
@@ -100,7 +98,6 @@ def fit(tasks: Sequence[tuple[Floats, Floats]], names: Sequence[str]) -> bytes:
     Returns:
         Weights, for `TilePrior`.
     """
-    xgboost = load_xgboost("the prior of tiles")
     targets, weights = [], []
     for _, log_s in tasks:
         best = np.quantile(log_s, _BEST_QUANTILE)

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from schedenv_agents.coordinates import Coordinates
-from schedenv_agents.forecast import Forecast, one_thread
+from schedenv_agents.forecast import Forecast
 from schedenv_agents.gaussian_process import WORST
 from schedenv_agents.knob_features import KnobFeatures
 from schedenv_agents.knob_trees import KnobTrees
 from scipy.stats import spearmanr
+from threadpoolctl import ThreadpoolController
 
 from schedenv import hardware as hw
 from schedenv.records.store import RecordStore
@@ -81,7 +82,7 @@ def main() -> None:
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     spent_s: dict[str, list[float]] = {}
     tasks: list[str] = []
-    with one_thread("knob_models.py").limit(limits=1):
+    with ThreadpoolController().limit(limits=1):
         for file in arguments.stores:
             space, name, points, logs = searched(file)
             tasks.append(f"{name} ({len(points)})")

@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from schedenv.measure import Result
 from schedenv.space import Point, SearchSpace
 from schedenv.space.draft import Drafter
 
 from ..coordinates import Coordinates, Floats
-from ..forecast import Forecast, one_thread
+from ..forecast import Forecast
 from ..tile_prior import TilePrior, prior_of
 from .bandit import SlidingWindowBandit
 from .config import PAPER, PRIOR, HierarchicalConfig
@@ -50,7 +51,7 @@ class HierarchicalAgent:
             nothing.
 
     Raises:
-        InstallError: torch or threadpoolctl is missing.
+        InstallError: torch is missing.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class HierarchicalAgent:
         tracks: Tracks | None = None,
         prior: TilePrior | None = None,
     ) -> None:
-        self._pools = one_thread("hierarchical")
+        # The threads of a larger BLAS pool would spin beside the kernels that are timed.
+        self._pools = ThreadpoolController()
         self._space = space
         self._config = config = config or HierarchicalConfig()
         self._rng = np.random.default_rng(seed)
@@ -229,8 +231,7 @@ class PriorAgent(HierarchicalAgent):
         seed: Of everything random.
 
     Raises:
-        InstallError: torch or threadpoolctl is missing.
-        MissingExtraError: xgboost is missing.
+        InstallError: torch is missing.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:

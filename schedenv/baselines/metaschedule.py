@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -24,7 +23,7 @@ from schedenv import hardware as hw
 from schedenv import tvm_adapter
 from schedenv.baselines import metaschedule_worker as worker
 from schedenv.comparison.contestant import Entry
-from schedenv.errors import AgentError, MissingExtraError
+from schedenv.errors import AgentError
 from schedenv.hardware import Hardware
 from schedenv.measure.process import describe_end, kill_tree
 from schedenv.records.import_worker import RECORDS, WORKLOADS
@@ -101,8 +100,6 @@ class MetaSchedule:
     """
 
     def __init__(self, name: str = "metaschedule", tuner: Tuner | None = None) -> None:
-        if importlib.util.find_spec("xgboost") is None:
-            raise MissingExtraError("xgboost", "models", f"racing {name}")
         self.name = name
         self._tuner = tuner
 

@@ -27,7 +27,7 @@ from schedenv.tuning.tune import Outcome, Request, Watcher
 from schedenv.tuning.tune import tune as run_tune
 
 _DEFAULT_SECONDS = 60.0
-_DEFAULT_AGENT = "greedy"
+_DEFAULT_AGENT = "greedy-prior"
 _NOTABLE_DRIFT = 1.5
 
 
@@ -45,7 +45,7 @@ def tune(
         str | None,
         typer.Option(
             help="Who proposes candidates: an installed agent, FILE.py:CLASS, or the folder of a "
-            "checkpoint. [default: greedy; register-tiles for a network]"
+            "checkpoint. [default: greedy-prior; register-tiles for a network]"
         ),
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Stop after this many candidates.")] = None,

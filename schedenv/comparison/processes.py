@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from schedenv.comparison.attempts import Attempt, Key
 
 Make = Callable[[Key], Attempt]
@@ -34,15 +36,7 @@ def _begin() -> None:
     # Whoever interrupts a race interrupts the process that started it, which ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _one_thread()
-
-
-def _one_thread() -> None:
-    """As many threads as processes would fight for the cores."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return
+    # As many threads as processes would fight for the cores.
     threadpool_limits(1)
 
 

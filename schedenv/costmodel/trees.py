@@ -20,7 +20,7 @@ import numpy.typing as npt
 from schedenv import hardware as hw
 from schedenv.costmodel.data import TaskData, TrainingData, split_points
 from schedenv.costmodel.model import REFUSED_SCORE, CostModel, Setting
-from schedenv.errors import ConstraintError, CorruptModelError, MissingExtraError
+from schedenv.errors import ConstraintError, CorruptModelError
 from schedenv.hardware import Hardware
 from schedenv.space import Point, SearchSpace, Space
 from schedenv.tasks import Task
@@ -71,7 +71,8 @@ class TreeModel(CostModel):
         self._spaces: dict[str, Space] = {}
 
     def _fit(self, data: TrainingData) -> None:
-        xgboost = load_xgboost()
+        import xgboost
+
         rng = np.random.default_rng(self.seed)
         parts = [split_points(entry, _ASIDE, rng) for entry in data.tasks]
         self._spaces.clear()
@@ -104,11 +105,13 @@ class TreeModel(CostModel):
     def _predict(
         self, task: Task, space: SearchSpace, points: Sequence[Point]
     ) -> npt.NDArray[np.float32]:
+        import xgboost
+
         stores = self._features(task, space, points, self.fitted().hardware)
         pack = _Pack(stores, np.zeros(len(points), np.float32))
         if not pack.rows.size:
             return np.full(len(points), REFUSED_SCORE, np.float32)
-        leaves = self._booster.predict(pack.matrix(load_xgboost()), output_margin=True)
+        leaves = self._booster.predict(pack.matrix(xgboost), output_margin=True)
         scores = log_throughput(pack.sums(leaves))
         scores[[not len(rows) for rows in stores]] = REFUSED_SCORE
         return scores
@@ -149,7 +152,8 @@ class TreeModel(CostModel):
         return bytes(self._booster.save_raw("ubj"))
 
     def _restore(self, weights: bytes) -> None:
-        xgboost = load_xgboost()
+        import xgboost
+
         self._booster = xgboost.Booster()
         try:
             self._booster.load_model(bytearray(weights))
@@ -211,19 +215,3 @@ def log_throughput(throughputs: Floats) -> Floats:
     below = np.minimum(throughputs - _FLOOR, 0.0) / _FLOOR
     scores: Floats = (above + np.maximum(below, REFUSED_SCORE / 2)).astype(np.float32)
     return scores
-
-
-def load_xgboost(purpose: str = "the cost model of trees") -> Any:
-    """The package.
-
-    Args:
-        purpose: Who needs it, for the message.
-
-    Raises:
-        MissingExtraError: It is missing.
-    """
-    try:
-        import xgboost
-    except ImportError:
-        raise MissingExtraError("xgboost", "models", purpose) from None
-    return xgboost

@@ -1,16 +1,11 @@
 """What is known of a program from its knobs alone."""
 
-import sys
-
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schedenv_agents.greedy_trees import TreesGreedyAgent
 from schedenv_agents.knob_features import KnobFeatures
 from schedenv_agents.knob_trees import KnobTrees
 
-from schedenv.errors import MissingExtraError
 from schedenv.space import Point, Space
 
 
@@ -64,15 +59,3 @@ class TestKnobTrees:
         one, same, other = (KnobTrees(features, targets, s).predict(features) for s in (1, 1, 2))
         np.testing.assert_array_equal(one, same)
         assert (one != other).any()
-
-
-def test_without_xgboost_the_agent_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch, tiny_space: Space
-) -> None:
-    monkeypatch.setitem(sys.modules, "xgboost", None)
-    with pytest.raises(MissingExtraError) as caught:
-        TreesGreedyAgent(tiny_space, 0)
-    assert str(caught.value) == (
-        "the greedy-trees agent needs the package 'xgboost', which is not installed; "
-        "run: pip install 'schedenv[models]'"
-    )
