@@ -110,9 +110,13 @@ class _TiledSketch:
             "l1": float(hardware.l1d_bytes or _USUAL_L1_BYTES),
             "l2": float(hardware.l2_bytes or _USUAL_L2_BYTES),
         }
-        moving = np.flatnonzero(block.write.steps[-1])
+        moving = [
+            axis
+            for axis, extent in enumerate(block.extents)
+            if block.write.reach(axis, np.array(float(extent)))[-1] > 1
+        ]
         # The axis along which results lie next to each other.
-        self._along = int(moving[-1]) if len(moving) else self._spatial[-1]
+        self._along = moving[-1] if moving else self._spatial[-1]
 
     def of(self, rows: npt.NDArray[np.int32]) -> Columns:
         """Features of rows of values, each of shape (rows,)."""
@@ -169,12 +173,11 @@ class _TiledSketch:
         loads, gathered = np.zeros(len(length)), np.zeros(len(length))
         for read, elements in zip(self._block.reads, touched, strict=False):
             inner = elements[:, _REGISTERS]
-            if read.steps[-1, self._along] == 1:
-                loads += inner / length * vectors
-            elif read.steps[:, self._along].any():
-                gathered += inner
-            else:
-                loads += inner
+            *others, along = read.reach(self._along, length)
+            still = np.prod(others, axis=0) == 1
+            whole, one = still & (along == length), still & (along == 1)
+            loads += np.where(whole, inner / length * vectors, np.where(one, inner, 0.0))
+            gathered += np.where(whole | one, 0.0, inner)
         largest = max(self._reductions, key=lambda axis: self._block.extents[axis])
         steps = loops[:, self._reductions, 4].prod(axis=1)
         return {
@@ -271,23 +274,15 @@ class _TiledSketch:
         return np.zeros(len(rows))
 
 
-def _extents(access: Access, covered: Floats) -> list[Floats]:
-    """What is touched of each dimension of a buffer, shape (rows, levels + 1) each."""
-    return [
-        np.minimum(1.0 + np.tensordot(covered - 1.0, steps, axes=(1, 0)), extent)
-        for steps, extent in zip(access.steps, access.shape, strict=True)
-    ]
-
-
 def _elements(access: Access, covered: Floats) -> Floats:
     """Elements touched by the loops from each level inwards, shape (rows, levels + 1)."""
-    elements: Floats = np.prod(_extents(access, covered), axis=0)
+    elements: Floats = np.prod(access.extents(covered), axis=0)
     return elements
 
 
 def _lines(access: Access, covered: Floats) -> Floats:
     """Cache lines touched; what lies in one piece shares them."""
-    extents = _extents(access, covered)
+    extents = access.extents(covered)
     run, whole = extents[-1], extents[-1] >= access.shape[-1]
     for dimension in range(len(extents) - 2, -1, -1):
         run = np.where(whole, run * extents[dimension], run)

@@ -1,13 +1,15 @@
 """Which elements a block reads and writes when its axes move: what tiles are worth follows from it.
 
-Index expressions are evaluated at the ends of each axis, so that it does not matter how they are
-written: `v_h * 2 + v_rh` moves by 2 and by 1, `(v_h + v_rh) // 2` by a half, `3 - v_rh` by 1, and
-`v_co // 512 * 512`, of an axis of 512, not at all.
+Index expressions become functions of arrays, and are evaluated at the ends of a tile. So it does
+not matter how they are written: over a tile of four by four `v_h * 2 + v_rh` takes 10 values,
+`(v_h + v_rh) // 2` 4 and `3 - v_rh` 4; `v_co // 128 * 64`, of a convolution in groups, one until a
+tile is longer than a group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,10 @@ import numpy.typing as npt
 
 from schedenv import tvm_adapter
 
+Floats = npt.NDArray[np.float64]
+Index = Callable[[Mapping[str, Floats]], Floats]
+"""What an index is where axes have these values, by their names."""
+
 
 @dataclass(frozen=True)
 class Access:
@@ -23,16 +29,54 @@ class Access:
 
     Attributes:
         buffer: Its name.
-        shape: Its extents, outermost first.
+        shape: Its extents, outermost first; of a buffer of no dimension those of one element.
         item_bytes: Of an element.
-        steps: How far each index moves with a step of each axis, shape (dimensions, axes); never
-            negative. A buffer of no dimension counts as one of one element.
+        axes: Names of the block's axes.
+        indices: Of each dimension.
+        forwards: Whether an index grows with an axis, shape (dimensions, axes).
     """
 
     buffer: str
     shape: tuple[int, ...]
     item_bytes: int
-    steps: npt.NDArray[np.float64]
+    axes: tuple[str, ...]
+    indices: tuple[Index, ...]
+    forwards: npt.NDArray[np.bool_]
+
+    def extents(self, covered: Floats) -> list[Floats]:
+        """How far tiles reach in each dimension, in elements.
+
+        A tile is the first one: where an index moves by halves, others may reach one further.
+
+        Args:
+            covered: Values that each axis takes, shape (..., axes, levels); from 1 on.
+
+        Returns:
+            Of each dimension, shape (..., levels); at most what the buffer has.
+        """
+        ends = np.moveaxis(covered, -2, 0) - 1.0
+        found = []
+        for index, forwards, extent in zip(self.indices, self.forwards, self.shape, strict=True):
+            highest = dict(zip(self.axes, ends * _column(forwards, ends), strict=True))
+            lowest = dict(zip(self.axes, ends * _column(~forwards, ends), strict=True))
+            found.append(np.minimum(1.0 + index(highest) - index(lowest), float(extent)))
+        return found
+
+    def reach(self, axis: int, count: Floats) -> list[Floats]:
+        """`extents` where one axis alone moves.
+
+        Args:
+            axis: Its place among the axes.
+            count: Values that it takes, any shape.
+        """
+        covered = np.ones((*count.shape, len(self.axes), 1))
+        covered[..., axis, 0] = count
+        return [extent[..., 0] for extent in self.extents(covered)]
+
+
+def _column(flags: npt.NDArray[np.bool_], like: Floats) -> npt.NDArray[np.bool_]:
+    """Flags of the first dimension, shaped to be multiplied with all of `like`."""
+    return flags.reshape(-1, *(1 for _ in like.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -84,8 +128,10 @@ def _extents(axes: Sequence[Any]) -> list[int]:
 def _access(region: Any, axes: Sequence[Any]) -> Access | None:
     """How a region moves; None if that cannot be told."""
     buffer = region.source
+    names = tuple(str(axis.var.name) for axis in axes)
     try:
-        steps = [_steps(dimension.min, axes) for dimension in region.region]
+        indices = [_index(dimension.min) for dimension in region.region]
+        forwards = [_forwards(index, names, _extents(axes)) for index in indices]
     except TypeError:
         return None
     # A buffer of no dimension is one of one element, which does not move.
@@ -93,31 +139,44 @@ def _access(region: Any, axes: Sequence[Any]) -> Access | None:
         buffer=str(buffer.name),
         shape=tuple(int(extent) for extent in buffer.shape) or (1,),
         item_bytes=np.dtype(str(buffer.dtype)).itemsize,
-        steps=np.array(steps or [[0.0] * len(axes)]),
+        axes=names,
+        indices=tuple(indices) or (lambda values: np.zeros_like(values[names[0]]),),
+        forwards=np.array(forwards or [[True] * len(names)]),
     )
 
 
-def _steps(index: Any, axes: Sequence[Any]) -> list[float]:
-    """How far an index moves with a step of each axis, on average over the axis."""
-    extents = _extents(axes)
-    start = _value(index, axes, [0] * len(axes))
-    steps = []
-    for place, extent in enumerate(extents):
-        end = _value(index, axes, [extent - 1 if p == place else 0 for p in range(len(axes))])
-        steps.append(abs(end - start) / (extent - 1) if extent > 1 else 0.0)
-    return steps
+def _forwards(index: Index, names: Sequence[str], extents: Sequence[int]) -> list[bool]:
+    """Whether an index grows with each axis, or stays."""
+    start = {name: np.zeros(1) for name in names}
+    return [
+        bool(index(start | {name: np.full(1, extent - 1.0)}) >= index(start))
+        for name, extent in zip(names, extents, strict=True)
+    ]
 
 
-def _value(index: Any, axes: Sequence[Any], values: Sequence[int]) -> int:
-    """An index expression at some values of the axes.
+def _index(expression: Any) -> Index:
+    """An index expression as a function.
 
     Raises:
-        TypeError: It is not a number there.
+        TypeError: It is made of something else than arithmetic on axes.
     """
-    from tvm.sym import Analyzer
-    from tvm.tirx import const
+    from tvm import tirx
 
-    analyzer = Analyzer()
-    for axis, value in zip(axes, values, strict=True):
-        analyzer.bind(axis.var, const(value, str(axis.var.ty.dtype)))
-    return int(analyzer.simplify(index))
+    if isinstance(expression, tirx.IntImm):
+        number = float(expression.value)
+        return lambda values: np.full_like(next(iter(values.values())), number)
+    if isinstance(expression, tirx.Var):
+        name = str(expression.name)
+        return lambda values: values[name]
+    if isinstance(expression, tirx.Cast):
+        return _index(expression.value)
+    operators: dict[type, Callable[[Floats, Floats], Floats]] = {
+        tirx.Add: operator.add, tirx.Sub: operator.sub, tirx.Mul: operator.mul,
+        tirx.FloorDiv: operator.floordiv, tirx.FloorMod: operator.mod,
+        tirx.Min: np.minimum, tirx.Max: np.maximum,
+    }  # fmt: skip
+    combine = operators.get(type(expression))
+    if combine is None:
+        raise TypeError(f"{type(expression).__name__} is not arithmetic on axes")
+    left, right = _index(expression.a), _index(expression.b)
+    return lambda values: combine(left(values), right(values))

@@ -16,11 +16,18 @@ def block_of(space: Space, name: str) -> BlockAccesses:
 
 
 def steps(block: BlockAccesses, access: Access) -> list[dict[str, float]]:
-    """For each dimension, which axes move its index, and how far."""
+    """For each dimension, which axes move its index with their second value, and how far."""
+    reach = [access.reach(axis, np.array(2.0)) for axis in range(len(block.axes))]
     return [
-        {axis: step for axis, step in zip(block.axes, row, strict=True) if step}
-        for row in access.steps.tolist()
+        {axis: float(r[place]) - 1 for axis, r in zip(block.axes, reach, strict=True) if r[place] > 1}
+        for place in range(len(access.shape))
     ]
+
+
+def reach(block: BlockAccesses, access: Access, **counts: int) -> list[float]:
+    """How far each index reaches while axes take so many values, all others one."""
+    covered = np.array([[float(counts.get(axis, 1))] for axis in block.axes])
+    return [float(extent[0]) for extent in access.extents(covered)]
 
 
 def test_a_product_reads_rows_and_columns(tiny_space: Space) -> None:
@@ -46,11 +53,35 @@ def test_a_strided_convolution_moves_by_its_stride(space_of: SpaceOf) -> None:
 def test_a_transposed_convolution_moves_by_halves_and_backwards(space_of: SpaceOf) -> None:
     block = block_of(space_of("t2d:1x4x4x32x32x4x2x1"), "conv2d_transpose_nhwc")
     image, weight = block.reads
-    assert set(steps(block, image)[1]) == {"v_h", "v_rh"}
-    assert all(0 < step < 1 for step in steps(block, image)[1].values())
-    assert steps(block, weight)[0] == {"v_rh": 1}
-    assert np.isfinite(image.steps).all()
-    assert (weight.steps >= 0).all()
+    assert reach(block, image, v_h=4) == [1, 2, 1, 1]
+    assert reach(block, image, v_h=4, v_rh=4) == [1, 4, 1, 1]
+    assert reach(block, image, v_h=2, v_rh=2) == [1, 2, 1, 1]
+    assert reach(block, weight, v_rh=3, v_rw=2) == [3, 2, 1, 1]
+
+
+def test_channels_of_one_group_read_the_same(space_of: SpaceOf) -> None:
+    block = block_of(space_of("grp:1x8x8x64x64x3x1x1"), "conv2d_nhwc")
+    image, weight = block.reads
+    # Four groups of 16 channels.
+    assert reach(block, image, v_co=16) == [1, 1, 1, 1]
+    assert reach(block, image, v_co=16, v_rc=16) == [1, 1, 1, 16]
+    assert reach(block, image, v_co=32, v_rc=16) == [1, 1, 1, 32]
+    assert reach(block, weight, v_co=32) == [1, 1, 1, 32]
+
+
+def test_no_index_reaches_further_than_the_buffer(tiny_space: Space) -> None:
+    block = block_of(tiny_space, "Z")
+    assert reach(block, block.write, v_i=100, v_j=100) == [1, 32, 32]
+
+
+def test_many_tiles_are_told_at_once(tiny_space: Space) -> None:
+    block = block_of(tiny_space, "Z")
+    covered = np.ones((5, len(block.axes), 3))
+    covered[2, block.axes.index("v_i"), 1] = 4
+    rows = block.write.extents(covered)[1]
+    assert rows.shape == (5, 3)
+    assert rows[2].tolist() == [1, 4, 1]
+    assert rows.sum() == 15 + 3
 
 
 def test_what_the_block_writes_is_not_among_its_reads(tiny_space: Space) -> None:
@@ -67,7 +98,7 @@ def test_a_buffer_of_no_dimension_is_one_element() -> None:
     block = accesses(tvm_adapter.module_from_tensors([rows, factor, out]))["out"]
     one = next(read for read in block.reads if read.buffer == "factor")
     assert one.shape == (1,)
-    assert one.steps.tolist() == [[0.0, 0.0]]
+    assert reach(block, one, i=8, k=8) == [1]
 
 
 def test_a_block_whose_indices_are_read_from_a_buffer_is_left_out() -> None:
