@@ -2,6 +2,7 @@
 
     python runs/tile_prior.py collect --round 0 --out out/tile-prior [--seconds 55]
     python runs/tile_prior.py collect --round 1 --out out/tile-prior [--seconds 55]
+    python runs/tile_prior.py collect --round 2 --out out/tile-prior [--seconds 55]
     python runs/tile_prior.py fit [--to agents/tile_prior.ubj]
     python runs/tile_prior.py judge --table runs/tile_prior.md [STORE...]
 
@@ -63,9 +64,25 @@ SHAPES = (
 )
 """Others, families in turn."""
 
+MORE_SHAPES = (
+    *("dep:1x112x112x96x3x2x1", "gmm:1x128x256x512", "t2d:1x8x8x64x128x4x2x1"),
+    *("grp:1x28x28x256x256x3x1x1", "tbg:1x64x12x32", "c2d:1x28x28x256x64x1x1x0"),
+    *("dep:1x14x14x96x3x1x1", "cbr:1x14x14x128x512x1x1x0", "t2d:1x16x16x128x32x4x2x1"),
+    *("c1d:1x256x64x64x3x1x1", "tbg:1x512x2x64", "dep:1x28x28x192x5x1x2"),
+    *("gmm:1x1024x256x64", "grp:1x14x14x128x128x3x2x1", "cap:1x12x12x32x32x3x2x1"),
+    *("dep:1x7x7x960x3x1x1", "t2d:1x7x7x128x64x4x2x1", "cbr:1x56x56x48x48x3x2x1"),
+    *("tbg:1x32x16x128", "gmm:8x64x64x64", "c2d:1x14x14x128x256x3x2x1"),
+    *("dep:1x56x56x144x3x2x1", "grp:1x7x7x256x512x1x1x0", "t2d:1x32x32x16x16x4x2x1"),
+    *("c1d:1x100x80x160x5x2x2", "dil:1x28x28x64x64x3x1x2", "gmm:1x32x2048x512"),
+    *("tbg:1x196x3x64", "dep:1x20x20x240x5x2x2", "cbr:1x7x7x256x1024x1x1x0"),
+    *("cap:1x16x16x32x16x3x2x1", "c2d:1x112x112x16x32x3x2x1"),
+)
+"""And more of the families that others tell least of."""
+
 ROUNDS = (
     ("greedy-trees", tuple(f"ansor/{name}" for name in SUITE)),
     ("greedy-prior", SHAPES),
+    ("greedy-prior", MORE_SHAPES),
 )
 """An agent, and what it searches."""
 

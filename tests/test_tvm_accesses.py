@@ -19,7 +19,11 @@ def steps(block: BlockAccesses, access: Access) -> list[dict[str, float]]:
     """For each dimension, which axes move its index with their second value, and how far."""
     reach = [access.reach(axis, np.array(2.0)) for axis in range(len(block.axes))]
     return [
-        {axis: float(r[place]) - 1 for axis, r in zip(block.axes, reach, strict=True) if r[place] > 1}
+        {
+            axis: float(r[place]) - 1
+            for axis, r in zip(block.axes, reach, strict=True)
+            if r[place] > 1
+        }
         for place in range(len(access.shape))
     ]
 
