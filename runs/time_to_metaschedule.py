@@ -12,7 +12,9 @@ ends it after so many new ones. Everybody in a piece ran on one machine within m
 several machines and days make one table: --rows holds their results, each with its machine, and
 what is in it is not run again. A machine's neighbour may double the time of one kernel and leave
 the other alone, so a row says how much slower than undisturbed the machine was in the finals;
---again times the finalists of disturbed ones again, and keeps the calmer finals.
+--again times the finalists of disturbed ones again, and keeps the calmer finals. A neighbour that
+takes the memory's bandwidth leaves the reference kernel alone, which is pure arithmetic; wide
+intervals of the times give it away, and count as disturbed, too.
 
 Two ratios of wall times are printed. `found` counts MetaSchedule only until it had found its best,
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
@@ -47,6 +49,8 @@ from schedenv.tasks import resolve_many
 from schedenv.tuning.budget import Budget
 
 NEAR = 1.02
+WIDE = 1.15
+"""Ends of an interval of a time are not this far apart if nothing disturbs."""
 
 PREFACE = """\
 Made by `python runs/time_to_metaschedule.py`, which says what the columns mean. MetaSchedule's
@@ -162,18 +166,25 @@ def attempt_of(
 
 def calmer(piece: Piece, hardware: hw.Hardware) -> Piece:
     """The piece with the calmer of two finals, if its own were disturbed."""
-    if not is_disturbed(piece.finals):
+    slowed, width = disturbance(piece.finals)
+    if not slowed and width < WIDE:
         return piece
     (task,) = resolve_many(piece.finals.task)
     again = confirm_all(task, hardware, piece.attempts)
-    print(f"{task.name}: slowdown {piece.finals.slowdown}, and now {again.slowdown}", flush=True)
-    better = (again.slowdown or math.inf) < (piece.finals.slowdown or math.inf)
+    for finals, when in ((piece.finals, "before"), (again, "now")):
+        print(
+            f"{task.name}, {when}: slowdown {finals.slowdown}, widest interval "
+            f"{disturbance(finals)[1]:.2f}",
+            flush=True,
+        )
+    better = disturbance(again) < disturbance(piece.finals)
     return msgspec.structs.replace(piece, finals=again) if better else piece
 
 
-def is_disturbed(finals: Finals) -> bool:
-    """Whether a neighbour was there most of the time, as far as that is known."""
-    return finals.slowdown is None or finals.slowdown >= CALM
+def disturbance(finals: Finals) -> tuple[bool, float]:
+    """Whether a neighbour slowed arithmetic down most of the time, and the widest interval."""
+    slowed = finals.slowdown is None or finals.slowdown >= CALM
+    return slowed, max(result.high_s / result.low_s for result in finals.results)
 
 
 def keep(content: msgspec.Struct, file: Path) -> None:
