@@ -24,7 +24,6 @@ from schedenv.errors import (
     CorruptModelError,
     ForeignModelError,
     InputError,
-    MissingExtraError,
     ModelError,
     ModelOutputError,
     OutputDirError,
@@ -282,15 +281,3 @@ def test_quality_is_kept_with_the_model(
     model.note_quality(plain)
     model.save(tmp_path)
     assert load_model(tmp_path).fitted().metrics == plain
-
-
-def test_tokens_without_torch_name_the_extra(
-    data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError) as refused:
-        make_model("tokens").fit(data)
-    assert str(refused.value) == (
-        "the cost model on tokens needs the package 'torch', which is not installed; "
-        "run: pip install 'schedenv[models]'"
-    )

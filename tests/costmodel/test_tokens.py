@@ -1,5 +1,6 @@
 """Tokens: what they show of a point, and that they show it alike for whole batches and parts."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schedenv.costmodel import TokenModel, TrainingData
+from schedenv.costmodel import TokenModel, TrainingData, make_model
 from schedenv.costmodel.tokens import CONTEXT_SIZE, TOKEN_SIZE, Tokenizer
-from schedenv.errors import InputError
+from schedenv.errors import InputError, MissingExtraError
 from schedenv.space import Restriction, Space, SubSpace
 from schedenv.tasks import Task, members, resolve
 
@@ -150,3 +151,15 @@ def test_many_rows_get_the_scores_of_few(data: TrainingData) -> None:
     few = model.predict_rows(entry.task, entry.space, rows)
     many = model.predict_rows(entry.task, entry.space, np.tile(rows, (200, 1)))
     np.testing.assert_allclose(many, np.tile(few, 200), rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_without_torch_name_the_extra(
+    data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError) as refused:
+        make_model("tokens").fit(data)
+    assert str(refused.value) == (
+        "the cost model on tokens needs the package 'torch', which is not installed; "
+        "run: pip install 'schedenv[models]'"
+    )
