@@ -59,7 +59,8 @@ class Access:
         for index, forwards, extent in zip(self.indices, self.forwards, self.shape, strict=True):
             highest = dict(zip(self.axes, ends * _column(forwards, ends), strict=True))
             lowest = dict(zip(self.axes, ends * _column(~forwards, ends), strict=True))
-            found.append(np.minimum(1.0 + index(highest) - index(lowest), float(extent)))
+            # A remainder may end below where it began; one element is touched all the same.
+            found.append(np.clip(1.0 + index(highest) - index(lowest), 1.0, float(extent)))
         return found
 
     def reach(self, axis: int, count: Floats) -> list[Floats]:
@@ -130,7 +131,7 @@ def _access(region: Any, axes: Sequence[Any]) -> Access | None:
     buffer = region.source
     names = tuple(str(axis.var.name) for axis in axes)
     try:
-        indices = [_index(dimension.min) for dimension in region.region]
+        indices = [_index(dimension.min, names) for dimension in region.region]
         forwards = [_forwards(index, names, _extents(axes)) for index in indices]
     except TypeError:
         return None
@@ -154,8 +155,8 @@ def _forwards(index: Index, names: Sequence[str], extents: Sequence[int]) -> lis
     ]
 
 
-def _index(expression: Any) -> Index:
-    """An index expression as a function.
+def _index(expression: Any, axes: Sequence[str]) -> Index:
+    """An index expression as a function of axes.
 
     Raises:
         TypeError: It is made of something else than arithmetic on axes.
@@ -165,11 +166,11 @@ def _index(expression: Any) -> Index:
     if isinstance(expression, tirx.IntImm):
         number = float(expression.value)
         return lambda values: np.full_like(next(iter(values.values())), number)
-    if isinstance(expression, tirx.Var):
+    if isinstance(expression, tirx.Var) and str(expression.name) in axes:
         name = str(expression.name)
         return lambda values: values[name]
     if isinstance(expression, tirx.Cast):
-        return _index(expression.value)
+        return _index(expression.value, axes)
     operators: dict[type, Callable[[Floats, Floats], Floats]] = {
         tirx.Add: operator.add, tirx.Sub: operator.sub, tirx.Mul: operator.mul,
         tirx.FloorDiv: operator.floordiv, tirx.FloorMod: operator.mod,
@@ -177,6 +178,6 @@ def _index(expression: Any) -> Index:
     }  # fmt: skip
     combine = operators.get(type(expression))
     if combine is None:
-        raise TypeError(f"{type(expression).__name__} is not arithmetic on axes")
-    left, right = _index(expression.a), _index(expression.b)
+        raise TypeError(f"{type(expression).__name__} is not arithmetic on the block's axes")
+    left, right = _index(expression.a, axes), _index(expression.b, axes)
     return lambda values: combine(left(values), right(values))

@@ -112,3 +112,28 @@ def test_a_block_whose_indices_are_read_from_a_buffer_is_left_out() -> None:
     places = te.placeholder((4,), name="places", dtype="int32")
     out = te.compute((4, 8), lambda i, j: table[places[i], j], name="gathered")
     assert "gathered" not in accesses(tvm_adapter.module_from_tensors([table, places, out]))
+
+
+def test_a_remainder_touches_one_element_at_least() -> None:
+    access = Access(
+        buffer="table", shape=(4,), item_bytes=4, axes=("i",),
+        indices=(lambda values: (values["i"] + 1) % 4,), forwards=np.array([[True]]),
+    )  # fmt: skip
+    assert [float(access.reach(0, np.array(count))[0]) for count in (1.0, 3.0, 4.0)] == [1, 3, 1]
+
+
+def test_a_block_whose_indices_are_not_of_its_axes_alone_is_left_out() -> None:
+    from tvm.script import from_source, ir, tirx
+
+    source = """@I.ir_module
+class Module:
+    @T.prim_func(s_tir=True)
+    def main(
+        table: T.Buffer((16,), "float32"), out: T.Buffer((4,), "float32"), start: T.int32
+    ):
+        for i in range(4):
+            with T.sblock("copied"):
+                v_i = T.axis.spatial(4, i)
+                out[v_i] = table[v_i + start]
+"""
+    assert not accesses(from_source(source, {"I": ir, "T": tirx}))
