@@ -12,9 +12,9 @@ ends it after so many new ones. Everybody in a piece ran on one machine within m
 several machines and days make one table: --rows holds their results, each with its machine, and
 what is in it is not run again. A machine's neighbour may double the time of one kernel and leave
 the other alone, so a row says how much slower than undisturbed the machine was in the finals;
---again times the finalists of disturbed ones again, and keeps the calmer finals. A neighbour that
-takes the memory's bandwidth leaves the reference kernel alone, which is pure arithmetic; wide
-intervals of the times give it away, and count as disturbed, too.
+--again times the finalists of disturbed ones again, and keeps the calmer finals. A neighbour in
+memory need not slow the reference kernel down, which is pure arithmetic; so wide intervals of the
+times count as disturbed, too.
 
 Two ratios of wall times are printed. `found` counts MetaSchedule only until it had found its best,
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
