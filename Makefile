@@ -11,10 +11,10 @@ demo: $(VENV)/.installed
 	$(BIN)/schedenv tune gmm:1x512x512x512 --seconds 45 --seed 0 --out $(OUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations 15
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m slow --timeout 1800 --durations 15
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

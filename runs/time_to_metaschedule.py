@@ -55,7 +55,7 @@ WIDE = 1.15
 PREFACE = """\
 Made by `python runs/time_to_metaschedule.py`, which says what the columns mean. MetaSchedule's
 attempt came first, then the agent's, for as many seconds; the kernels of both were timed again, in
-turn, in a fresh process. Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
+turn, in fresh processes. Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
 `slowdown` is how much slower than undisturbed the machine was in those finals, lower quartile: from
 1.15 on, a neighbour had part of a core in at least three of four moments. In brackets after the
 quality: what the 95 % intervals of both kernels' times in those finals allow; `surely slower`

@@ -21,7 +21,7 @@ _STAGES = {
     "prepare": "computing the reference, starting the workers",
     "baseline": "timing the untuned program",
     "search": "searching",
-    "confirm": "timing the finalists against the untuned program in a fresh process",
+    "confirm": "timing the finalists against the untuned program in fresh processes",
 }
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PLAIN_INTERVAL_S = 5.0

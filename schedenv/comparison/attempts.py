@@ -72,7 +72,7 @@ class Confirmed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Finals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The finalists of all attempts on a task, timed again together in a fresh process.
+    """The finalists of all attempts on a task, timed again together in fresh processes.
 
     Attributes:
         task: The task's title.

@@ -1,8 +1,8 @@
-"""The finalists of all contestants on a task, timed against each other in a fresh process.
+"""The finalists of all contestants on a task, timed against each other in fresh processes.
 
-As in `schedenv.tuning.finalists`: samples are taken in turn, in random order; the first half of
-the rounds picks each attempt's winner, the second half, which the choice has not seen, says how
-fast it is. What ranks contestants is this, not what each of them believed.
+As at the end of a tuning run (`schedenv.tuning.heats`): some processes pick each attempt's winner,
+others, which the choice has not seen, say how fast it is. What ranks contestants is this, not what
+each of them believed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,12 @@ from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import robust_estimate
 from schedenv.space import UNTUNED, Point
 from schedenv.tasks import Task
-from schedenv.tuning.finalists import FINALISTS, ROUNDS, Comparer, Timing, interleave
+from schedenv.tuning.finalists import FINALISTS, Comparer
+from schedenv.tuning.heats import Heats, Judged, hold_heats
 
 MOST_KERNELS = 64
 """Kernels held ready at once; attempts with more finalists together are timed in several groups."""
 
-_KERNEL_S = 0.8
-"""Seconds of sampling for each kernel of a group; slow ones get fewer samples."""
-
-_FEWEST_SAMPLES = 4
-
-Samples = dict[Point, tuple[float, ...]]
 Open = Callable[[int], AbstractContextManager[Comparer]]
 
 
@@ -66,51 +61,62 @@ def confirm_all(
         return LocalMeasurer(task, hardware, workers=1, seed=inputs_seed)
 
     anchor = _anchor(attempts)
-    first: Samples = {}
+    first: Heats | None = None
     slowdowns: list[float] = []
     results: list[Confirmed] = []
     for seed, group in enumerate(_groups(attempts)):
-        finalists = {point for attempt in group for point in _finalists(attempt, group)}
-        points = sorted(finalists | ({anchor} if anchor is not None else set()))
-        on_group(1 + len(points))
-        samples, told = _sample(open_comparer or open_local, [UNTUNED, *points], seed)
+        fields = [_finalists(attempt, group) for attempt in group]
+        on_group(1 + len({point for field in fields for point in field}))
+        heats, told = _hold(open_comparer or open_local, fields, anchor, seed)
         slowdowns += told
-        if not _timed(UNTUNED, samples):
+        if heats.untuned is None:
             raise MachineError(
                 f"the untuned program of {task.name} cannot be timed; run: schedenv doctor"
             )
-        first = first or samples
-        factor = _factor(anchor, first, samples)
-        results += [_judge(attempt, group, samples, factor) for attempt in group]
-    untuned_s = _second_half(first[UNTUNED]).latency_s
+        first = first or heats
+        factor = _factor(anchor, first, heats)
+        results += [
+            _confirmed(attempt, winner or heats.untuned, factor)
+            for attempt, winner in zip(group, heats.winners, strict=True)
+        ]
+    assert first is not None
+    assert first.untuned is not None
     slowdown = robust_estimate(slowdowns) if slowdowns else None
-    return Finals(task.name, untuned_s, tuple(results), slowdown)
+    return Finals(task.name, first.untuned.timing.latency_s, tuple(results), slowdown)
 
 
-def _factor(anchor: Point | None, first: Samples, samples: Samples) -> float:
+def _hold(
+    open_comparer: Open, fields: Sequence[Sequence[Point]], anchor: Point | None, seed: int
+) -> tuple[Heats, list[float]]:
+    """The heats of a group, and the machine's slowdowns meanwhile."""
+    slowdowns: list[float] = []
+
+    def slowdown() -> float | None:
+        now = comparer.slowdown()
+        slowdowns.extend(() if now is None else (now,))
+        return now
+
+    also = [] if anchor is None else [anchor]
+    # Other inputs than in any search: a kernel that is right for those alone is caught.
+    with open_comparer(2**20 + seed) as comparer:
+        return hold_heats(comparer, fields, seed, also, slowdown), slowdowns
+
+
+def _factor(anchor: Point | None, first: Heats, heats: Heats) -> float:
     """What times of a group are multiplied by to be those of the first group."""
-    for point in (anchor, UNTUNED):
-        if point is not None and _timed(point, first) and _timed(point, samples):
-            return robust_estimate(first[point]) / robust_estimate(samples[point])
-    return 1.0
+    if anchor is not None and anchor in first.others and anchor in heats.others:
+        return first.others[anchor].latency_s / heats.others[anchor].latency_s
+    assert first.untuned is not None
+    assert heats.untuned is not None
+    return first.untuned.timing.latency_s / heats.untuned.timing.latency_s
 
 
-def _timed(point: Point, samples: Samples) -> bool:
-    return len(samples.get(point, ())) >= _FEWEST_SAMPLES
-
-
-def _judge(
-    attempt: Attempt, group: Sequence[Attempt], samples: Samples, factor: float
-) -> Confirmed:
-    """The winner of an attempt's finalists and of the untuned program."""
-    entered = [UNTUNED, *_finalists(attempt, group)]
-    timed = [point for point in entered if _timed(point, samples)]
-    winner = min(timed, key=lambda point: robust_estimate(_first_half(samples[point])))
-    timing = _second_half(samples[winner])
+def _confirmed(attempt: Attempt, winner: Judged, factor: float) -> Confirmed:
+    point, timing = winner.result.point, winner.timing
     return Confirmed(
         attempt.agent,
         attempt.seed,
-        None if winner == UNTUNED else str(winner),
+        None if point == UNTUNED else str(point),
         timing.latency_s * factor,
         timing.low_s * factor,
         timing.high_s * factor,
@@ -122,14 +128,18 @@ def _groups(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
     groups: list[list[Attempt]] = [[]]
     for seed in sorted({attempt.seed for attempt in attempts}):
         block = [attempt for attempt in attempts if attempt.seed == seed]
-        if groups[-1] and len(groups[-1]) + len(block) > MOST_KERNELS - 2:
+        if groups[-1] and _kernels([*groups[-1], *block]) > MOST_KERNELS - 2:
             groups.append([])
         groups[-1] += block
     return groups
 
 
+def _kernels(attempts: Sequence[Attempt]) -> int:
+    return sum(len(attempt.finalists[:FINALISTS]) for attempt in attempts)
+
+
 def _finalists(attempt: Attempt, group: Sequence[Attempt]) -> list[Point]:
-    """The attempt's best points: as many of each as the group can hold, four at most."""
+    """The attempt's best points: as many of each as the group can hold, `FINALISTS` at most."""
     each = max(1, min(FINALISTS, (MOST_KERNELS - 2) // len(group)))
     return [Point.parse(text) for text in attempt.finalists[:each]]
 
@@ -141,27 +151,3 @@ def _anchor(attempts: Sequence[Attempt]) -> Point | None:
         if attempt.curve and attempt.finalists
     ]
     return min(found)[1] if found else None
-
-
-def _sample(open_comparer: Open, points: Sequence[Point], seed: int) -> tuple[Samples, list[float]]:
-    """Samples of each point, and the machine's slowdowns meanwhile."""
-    slowdowns: list[float] = []
-
-    def slowdown() -> float | None:
-        now = comparer.slowdown()
-        slowdowns.extend(() if now is None else (now,))
-        return now
-
-    # Other inputs than in any search: a kernel that is right for those alone is caught.
-    with open_comparer(2**20 + seed) as comparer:
-        kernels = comparer.load(points)
-        timed = interleave(kernels, ROUNDS, _KERNEL_S * len(points), seed, slowdown)
-    return {result.point: samples for result, samples in timed}, slowdowns
-
-
-def _first_half(samples_s: Sequence[float]) -> Sequence[float]:
-    return samples_s[: len(samples_s) // 2]
-
-
-def _second_half(samples_s: Sequence[float]) -> Timing:
-    return Timing.of(samples_s[len(samples_s) // 2 :])

@@ -167,6 +167,14 @@ class LocalMeasurer:
         self._work(batch, distinct=False)
         return [Loaded(self, job) for job in batch.jobs]
 
+    def renew(self) -> bool:
+        """Go on in processes that are no copies of those before: memory lies elsewhere in them."""
+        if self._nursery is not None:
+            self._nursery.close()
+        for worker in list(self._live.workers):
+            self._live.replace(worker)
+        return True
+
     def close(self) -> None:
         """Kill the workers and remove the scratch directory."""
         if self._pool is not None:

@@ -163,6 +163,10 @@ class RpcMeasurer:
             self._run_all_on_one_device(batch)
         return [LoadedOnDevice(self, job) for job in batch.jobs]
 
+    def renew(self) -> bool:
+        """False: a fresh process might be on another device."""
+        return False
+
     def sample_s(self, job: Job, number: int) -> float:
         """One sample of a loaded job; see `LoadedOnDevice.sample_s`."""
         assert job.result is not None

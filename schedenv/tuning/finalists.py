@@ -1,13 +1,11 @@
-"""The numbers that are reported: finalists timed against each other and the untuned program.
+"""Timing kernels against each other: samples in turn, in calm moments, with intervals.
 
-The search's own minimum is the winner of a lottery. So the best few candidates and the baseline
-are timed again, interleaved, in a fresh process: the first half of the rounds picks the winner,
-the second half, which the choice has not seen, says how fast it is.
+A search's own minimum is the winner of a lottery. What is reported comes from here, and from
+`schedenv.tuning.heats`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,24 +14,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.stats import t as student_t
 
-from schedenv.errors import DeviceLostError, MachineError
-from schedenv.hardware import Hardware
-from schedenv.measure.local import LocalMeasurer
 from schedenv.measure.result import Result, robust_estimate
 from schedenv.measure.timing import CALM
-from schedenv.space import UNTUNED, Point
-from schedenv.tasks import Task
+from schedenv.space import Point
 
-FINALISTS = 4
+FINALISTS = 12
 ROUNDS = 60
 BUDGET_S = 12.0
 
 _BOOTSTRAPS = 2000
 _FEWEST_ROUNDS = 4
 _PATIENCE_S = 0.025
-_DEVICES = 3
-"""Devices that may be lost, one after the other, before the comparison is given up."""
 
 
 class Kernel(Protocol):
@@ -53,7 +46,11 @@ class Comparer(Protocol):
     """What holds kernels ready; both measurers do."""
 
     def load(self, points: Sequence[Point]) -> Sequence[Kernel]:
-        """Build, verify and time points, and keep them loaded."""
+        """Build, verify and time points, and keep them loaded; what was before is forgotten."""
+        ...
+
+    def renew(self) -> bool:
+        """Load what is loaded next into a fresh process; False if there is none to be had."""
         ...
 
     def slowdown(self) -> float | None:
@@ -67,10 +64,11 @@ Open = Callable[[int], AbstractContextManager[Comparer]]
 
 @dataclass(frozen=True)
 class Timing:
-    """A verified latency with its 95 % bootstrap interval.
+    """A verified latency with its 95 % interval.
 
     Attributes:
-        latency_s: `robust_estimate` of the samples, seconds a call.
+        latency_s: `robust_estimate` of the samples, seconds a call; of those of several processes
+            the geometric mean.
         low_s: Lower end of the interval.
         high_s: Upper end of the interval.
         samples_s: What it was computed from.
@@ -90,24 +88,20 @@ class Timing:
         low, high = np.quantile(np.quantile(draws, 0.25, axis=1), [0.025, 0.975])
         return cls(robust_estimate(samples_s), float(low), float(high), tuple(samples_s))
 
+    @classmethod
+    def over(cls, processes: Sequence[Sequence[float]], seed: int = 0) -> Timing:
+        """Estimate from the samples of several processes.
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a tuning run has achieved.
-
-    Attributes:
-        point: The winner; `UNTUNED` if no candidate beat the unscheduled program.
-        tuned: Its latency.
-        baseline: The unscheduled program's latency.
-        ratios: Baseline over tuned, low end, estimate and high end of the 95 % interval.
-        max_error: The winner's deviation from the reference, 1 being tolerated.
-    """
-
-    point: Point
-    tuned: Timing
-    baseline: Timing
-    ratios: tuple[float, float, float]
-    max_error: float | None
+        The interval is Student's, of the logarithms of the processes' estimates: how far those are
+        apart tells more than all samples of one. Of a single process it is `of`.
+        """
+        if len(processes) == 1:
+            return cls.of(processes[0], seed)
+        logs = np.log([robust_estimate(samples_s) for samples_s in processes])
+        mean, error = float(logs.mean()), float(logs.std(ddof=1) / math.sqrt(len(logs)))
+        reach = float(student_t.ppf(0.975, len(logs) - 1)) * error
+        every = tuple(sample_s for samples_s in processes for sample_s in samples_s)
+        return cls(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), every)
 
 
 def paired_ratio(
@@ -207,69 +201,3 @@ def _calm_sample_s(kernel: Kernel, slowdown: Callable[[], float | None] | None) 
         if calmest < CALM or time.monotonic() > end_s:
             return kept_s
         before = after
-
-
-def confirm(
-    task: Task,
-    hardware: Hardware,
-    finalists: Sequence[Point],
-    seed: int = 0,
-    open_comparer: Open | None = None,
-) -> Verdict:
-    """Time the finalists and the untuned program against each other in a fresh process.
-
-    Args:
-        task: What they compute.
-        hardware: What they run on.
-        finalists: The candidates.
-        seed: Of the order; the verification inputs get another one.
-        open_comparer: Where they run; None for this machine.
-
-    Raises:
-        MachineError: Not even the untuned program can be timed.
-    """
-
-    def open_local(inputs_seed: int) -> LocalMeasurer:
-        return LocalMeasurer(task, hardware, workers=1, seed=inputs_seed)
-
-    compared = _compare(open_comparer or open_local, [UNTUNED, *finalists], seed)
-    timed = [(result, samples) for result, samples in compared if len(samples) >= 2]
-    if not timed or timed[0][0].point != UNTUNED:
-        raise MachineError(
-            f"the untuned program of {task.name} cannot be timed: {compared[0][0].reason}; "
-            "run: schedenv doctor"
-        )
-
-    def first_half_s(entry: tuple[Result, tuple[float, ...]]) -> float:
-        return robust_estimate(entry[1][: len(entry[1]) // 2])
-
-    winner, samples = min(timed, key=first_half_s)
-    tuned = Timing.of(samples[len(samples) // 2 :], seed)
-    baseline_samples = timed[0][1]
-    baseline = Timing.of(baseline_samples[len(baseline_samples) // 2 :], seed + 1)
-    ratios = (
-        baseline.low_s / tuned.high_s,
-        baseline.latency_s / tuned.latency_s,
-        baseline.high_s / tuned.low_s,
-    )
-    if winner.point == UNTUNED:
-        ratios = (1.0, 1.0, 1.0)
-    return Verdict(winner.point, tuned, baseline, ratios, winner.max_error)
-
-
-def _compare(
-    open_comparer: Open, points: Sequence[Point], seed: int
-) -> list[tuple[Result, tuple[float, ...]]]:
-    """All samples come from one device; if it is lost, from the beginning on another."""
-    for _ in range(_DEVICES - 1):
-        # Other inputs than during the search: a kernel that is right for those alone is caught.
-        with contextlib.suppress(DeviceLostError), open_comparer(seed + 1) as comparer:
-            return _take_turns(comparer, points, seed)
-    with open_comparer(seed + 1) as comparer:
-        return _take_turns(comparer, points, seed)
-
-
-def _take_turns(
-    comparer: Comparer, points: Sequence[Point], seed: int
-) -> list[tuple[Result, tuple[float, ...]]]:
-    return interleave(comparer.load(points), ROUNDS, BUDGET_S, seed, comparer.slowdown)

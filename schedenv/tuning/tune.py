@@ -27,7 +27,8 @@ from schedenv.tasks import Task
 from schedenv.tuning import run_dir
 from schedenv.tuning.agent import TuningContext, find_agent
 from schedenv.tuning.budget import Budget
-from schedenv.tuning.finalists import Timing, Verdict, best_candidates, confirm
+from schedenv.tuning.confirm import Verdict, confirm
+from schedenv.tuning.finalists import Timing, best_candidates
 from schedenv.tuning.loop import Loop, Progress
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -261,7 +262,7 @@ def describe_best(
         "baseline": _describe_timing(verdict.baseline, task, peaks),
         "speedup": {"estimate": ratio, "low": low, "high": high, "confidence": 0.95},
         "verified": {"max_error_of_tolerated": verdict.max_error},
-        "estimator": "lower quartile of interleaved samples in a fresh process",
+        "estimator": "lower quartile of interleaved samples, geometric mean over processes",
         "trials": outcome.trials,
         "elapsed_s": outcome.elapsed_s,
         "counts": {status.value: count for status, count in outcome.progress.counts.items()},

@@ -33,6 +33,9 @@ class Comparer:
     """Stands for the machine: the time of a point is its only value, in microseconds.
 
     Point -1 fails; all of the second group take twice as long, for the machine has got slower.
+
+    Attributes:
+        opened: What was loaded first each time it was opened.
     """
 
     opened: list[list[Point]]
@@ -40,8 +43,10 @@ class Comparer:
 
     def __init__(self) -> None:
         self.opened = []
+        self._entered = 0
 
     def __call__(self, seed: int) -> "Comparer":
+        self._entered += 1
         return self
 
     def __enter__(self) -> "Comparer":
@@ -56,8 +61,12 @@ class Comparer:
         pass
 
     def load(self, points: Sequence[Point]) -> list[Kernel]:
-        self.opened.append(list(points))
+        if len(self.opened) < self._entered:
+            self.opened.append(list(points))
         return [self._kernel(point) for point in points]
+
+    def renew(self) -> bool:
+        return True
 
     def slowdown(self) -> float | None:
         return self.now

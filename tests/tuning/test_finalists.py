@@ -5,15 +5,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from schedenv.hardware import Hardware
 from schedenv.measure import Result, Status, robust_estimate
-from schedenv.space import UNTUNED, Point, Space
-from schedenv.tasks import Task
+from schedenv.space import Point
 from schedenv.tuning import finalists
 from schedenv.tuning.finalists import (
     Timing,
     best_candidates,
-    confirm,
     interleave,
     paired_ratio,
 )
@@ -71,18 +68,18 @@ def test_about_95_of_100_intervals_hold_the_true_quartile() -> None:
     assert 175 <= held <= 200
 
 
-def test_the_verdict_on_a_real_machine_has_a_winner_at_least_as_good_as_the_baseline(
-    tiny_task: Task, hardware: Hardware, tiny_space: Space
-) -> None:
-    rng = np.random.default_rng(0)
-    finalists = [tiny_space.sample(rng) for _ in range(2)]
-    verdict = confirm(tiny_task, hardware, finalists)
-    assert verdict.point in [UNTUNED, *finalists]
-    assert verdict.ratios[0] <= verdict.ratios[1] <= verdict.ratios[2]
-    assert len(verdict.tuned.samples_s) >= 2
-    if verdict.point == UNTUNED:
-        assert verdict.ratios == (1.0, 1.0, 1.0)
-        assert verdict.tuned.samples_s == verdict.baseline.samples_s
+def test_of_several_processes_the_geometric_mean_of_their_estimates_counts() -> None:
+    timing = Timing.over([[1.0] * 8, [4.0] * 8])
+    assert timing.latency_s == pytest.approx(2.0)
+    assert timing.samples_s == (1.0,) * 8 + (4.0,) * 8
+    assert Timing.over([[1.0, 2.0, 3.0]]) == Timing.of([1.0, 2.0, 3.0])
+
+
+def test_the_interval_is_as_wide_as_the_processes_are_apart() -> None:
+    alike, apart = (Timing.over([[s] * 20 for s in each]) for each in ([1.0] * 6, [1.0, 1.2] * 3))
+    assert alike.low_s == alike.high_s
+    # Student's t with five degrees of freedom, 2.571, on a standard error of 0.0408.
+    assert apart.high_s / apart.latency_s == pytest.approx(np.exp(2.571 * 0.0408), rel=1e-3)
 
 
 class Kernel:
@@ -123,16 +120,6 @@ def test_when_no_moment_is_calm_the_calmest_counts(monkeypatch: pytest.MonkeyPat
 def test_samples_are_taken_as_they_come_where_nobody_can_tell() -> None:
     assert one_sample(None) == (1.0, 1)
     assert one_sample(told(None, None)) == (1.0, 1)
-
-
-@pytest.mark.slow
-def test_without_finalists_the_untuned_program_wins(tiny_task: Task, hardware: Hardware) -> None:
-    verdict = confirm(tiny_task, hardware, [])
-    assert verdict.point == UNTUNED
-    assert verdict.ratios == (1.0, 1.0, 1.0)
-    assert verdict.max_error is not None
-    assert verdict.max_error < 1
-    assert verdict.baseline.latency_s == pytest.approx(robust_estimate(verdict.baseline.samples_s))
 
 
 def test_the_ratio_of_paired_timings_is_not_moved_by_drift_that_hits_both() -> None:

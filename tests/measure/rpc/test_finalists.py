@@ -8,7 +8,7 @@ from schedenv.measure import Status, rpc
 from schedenv.measure.rpc import RpcMeasurer
 from schedenv.space import UNTUNED
 from schedenv.tasks import Task
-from schedenv.tuning.finalists import confirm
+from schedenv.tuning.confirm import confirm
 
 from ..real_fleet import RealFleet
 from .points import Faults, Points
