@@ -2,7 +2,8 @@
 
 Random candidates as in `throughput.py`. Every candidate is compiled under every set of options in
 turn, in one process, so that noise hits all alike; costs are CPU time. Then its kernels are timed
-in turn as well: options are worth something only if the kernels stay as fast.
+in turn as well: options are worth something only if the kernels stay as fast. All variants have the
+attributes of `schedenv.tvm_adapter.with_attributes`.
 
     python runs/compile_cost.py --table runs/compile_cost.md
 """
@@ -33,10 +34,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "dag-maps-huge-region=100": (HUGE_REGION,),
     "scalar-evolution-max-cast-depth=2": (CASTS,),
     "scalar-evolution-max-arith-depth=2": ("-scalar-evolution-max-arith-depth:uint=2",),
-    "as candidates are compiled, disable-lsr": (
-        *tvm_adapter.QUICK_LLVM,
-        "-disable-lsr:bool=true",
-    ),
 }
 LONGEST_TIMED_S = 0.05
 ROUNDS = 7
@@ -59,7 +56,7 @@ def compile_all(
     fixed: dict[str, list[float]] = {"apply": [], "hash": [], "lower": [], "code hash": []}
     costs: dict[str, list[list[float]]] = {name: [] for name in variants}
     kernels: dict[str, list[float]] = {name: [] for name in variants}
-    tensors = _tensors(space.mod)
+    tensors = tensors_of(space.mod)
     for number, point in enumerate(points):
         clock = [time.process_time()]
         mod = space.apply(point).mod
@@ -102,7 +99,8 @@ def _time(kernels: dict[str, Any], tensors: list[Any]) -> dict[str, float]:
     return best
 
 
-def _tensors(mod: Any) -> list[Any]:
+def tensors_of(mod: Any) -> list[Any]:
+    """Arguments of a program, random."""
     import tvm
 
     rng = np.random.default_rng(0)

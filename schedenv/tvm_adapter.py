@@ -252,13 +252,13 @@ def host_cpu() -> str:
     return str(codegen.llvm_get_system_cpu())
 
 
-_CHEAP_FUNCTIONS = Path(__file__).with_name("cheap_functions.csv")
+_FUNCTIONS = Path(__file__).with_name("llvm_functions")
+_MOST_LOOPS = len(list(_FUNCTIONS.glob("*.csv"))) - 1
 
 QUICK_LLVM = (
     "-dag-maps-huge-region:uint=100",
     "-scalar-evolution-max-cast-depth:uint=2",
     "-disable-lsr:bool=true",
-    *([f"-forceattrs-csv-path:string={_CHEAP_FUNCTIONS}"] if _CHEAP_FUNCTIONS.is_file() else []),
 )
 """Options with which LLVM compiles candidates faster; see `runs/compile_cost.py`.
 
@@ -267,9 +267,6 @@ QUICK_LLVM = (
 - Scalar evolution looks two levels deep instead of eight for a way to widen an index: TVM's indices
   have 32 bits, addresses 64, so every index of an unrolled body is widened.
 - Loop strength reduction, half of emitting, is left out: an x86 address has room for an index.
-- The two conversions to and from half precision, which TVM puts into every module whether it needs
-  them or not (`EmitFloat16ConversionBuiltins` in `codegen_llvm.cc`), are not optimised; a kernel of
-  half precision on a processor without instructions for it would be slower.
 """
 
 
@@ -303,7 +300,50 @@ def generate_code(lowered: IRModule, target: Target) -> Any:
     from tvm import tirx
 
     with_no_checks = tirx.transform.SkipAssert()(lowered)
+    target = with_attributes(target, parallel_loops(lowered))
     return tvm.get_global_func("target.build.llvm")(with_no_checks, target)
+
+
+def with_attributes(target: Target, loops: int) -> Target:
+    """A target that gives LLVM attributes for single functions of a module that is named `main`.
+
+    - What a parallel loop does is a function of its own, and gets a frame pointer. LLVM can align a
+      stack only with one, and decides that before it knows what will be spilled: without, vectors
+      of 32 or 64 bytes are spilled to a stack that is aligned to 16, and cross cache lines or not
+      depending on where the process has its stack. In every second process one schedule took 1.4
+      times as long (`runs/processes.py`).
+    - The two conversions to and from half precision, which TVM puts into every module whether it
+      needs them or not (`EmitFloat16ConversionBuiltins` in `codegen_llvm.cc`), are not optimised; a
+      kernel of half precision on a processor without instructions for it would be slower.
+
+    LLVM complains about functions that are not there, so there is a file for each number of loops.
+
+    Args:
+        target: For what code is generated.
+        loops: How many parallel loops the module has; those beyond the eighth stay as they are.
+    """
+    from tvm.target import Target
+
+    config = dict(target.export())
+    functions = _FUNCTIONS / f"{min(loops, _MOST_LOOPS)}.csv"
+    options = [*config.get("cl-opt", ()), f"-forceattrs-csv-path:string={functions}"]
+    return Target({**config, "cl-opt": options})
+
+
+def parallel_loops(lowered: IRModule) -> int:
+    """How many parallel loops a lowered module has; there are none inside of one."""
+    from tvm import tirx
+
+    loops, left = 0, [function.body for function in lowered.functions.values()]
+    while left:
+        statement = left.pop()
+        if isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL:
+            loops += 1
+            continue
+        left.extend(getattr(statement, "seq", ()))
+        inside = (getattr(statement, name, None) for name in ("body", "then_case", "else_case"))
+        left.extend(part for part in inside if part is not None)
+    return loops
 
 
 def build(mod: IRModule, target: Target) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,3 +222,32 @@ def _run(program: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+# -- attributes of functions ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["gmm:1x64x64x64", "sfm:64x64", "dep:1x16x16x32x3x1x1"])
+def test_every_parallel_loop_has_a_frame_pointer_to_align_its_stack_with(
+    spec: str,
+    space_of: Callable[[str], Space],
+    hardware: hw.Hardware,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    space, target, rng = space_of(spec), hw.target(hardware), np.random.default_rng(0)
+    most = 0
+    for _ in range(8):
+        try:
+            lowered = tvm_adapter.lower(space.apply(space.sample(rng)).mod, target)
+        except ConstraintError:
+            continue
+        text = tvm_adapter.generate_code(lowered, target).inspect_source("ll")
+        bodies = re.findall(r"^define [^\n]*@__tvm_parallel_lambda[^\n]*\) #(\d+)", text, re.M)
+        assert len(bodies) == tvm_adapter.parallel_loops(lowered)
+        for group in bodies:
+            (attributes,) = re.findall(rf"^attributes #{group} = ([^\n]*)", text, re.M)
+            assert '"frame-pointer"="all"' in attributes
+        most = max(most, len(bodies))
+    assert most >= 1
+    # LLVM complains there about functions that it does not find.
+    assert capfd.readouterr().err == ""
