@@ -1,10 +1,9 @@
 """Who of several candidates is fastest, and how fast that is, over several processes.
 
-The same code takes up to a fifth longer on the same arguments in one process than in another
-(`runs/processes.py`): memory lies elsewhere in it, such as the temporaries of TVM's pool.
-With randomised addresses switched off all processes are alike. The interval of one process's
-samples says nothing of that, and the process in which a user runs a kernel is yet another one. So
-some processes choose among the candidates, and others say how fast the chosen ones are.
+The same code takes some percent longer on the same arguments in one process than in another, a fifth
+with small kernels (`runs/processes.py`), for memory lies elsewhere in it. The interval of one
+process's samples says nothing of that, and the process in which a user runs a kernel is yet another
+one. So some processes choose among the candidates, and others say how fast the chosen ones are.
 """
 
 from __future__ import annotations
