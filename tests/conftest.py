@@ -11,6 +11,7 @@ from hypothesis import settings
 from schedenv import hardware as hw
 from schedenv.space import Space
 from schedenv.tasks import Task, resolve
+from schedenv.tuning import heats
 
 # No test asserts a time: on a shared machine any line may take a second.
 settings.register_profile("schedenv", deadline=None)
@@ -34,6 +35,15 @@ def hardware() -> hw.Hardware:
 def space_of(hardware: hw.Hardware) -> Callable[[str], Space]:
     """The space of a TASK string, made once."""
     return functools.cache(lambda spec: Space(resolve(spec).mod, hardware))
+
+
+@pytest.fixture(scope="module")
+def short_finals() -> Iterator[None]:
+    """Finals in two processes instead of seven, where they are not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heats, "CHOOSING", 1)
+        patch.setattr(heats, "REPORTING", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,12 @@ def task() -> Task:
 
 
 @pytest.fixture(scope="module")
-def run(task: Task, hardware: hw.Hardware, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    task: Task,
+    hardware: hw.Hardware,
+    tmp_path_factory: pytest.TempPathFactory,
+    short_finals: None,
+) -> Path:
     """The directory of a finished run that beat the untuned program."""
     out = tmp_path_factory.mktemp("export") / "run"
     peaks = Peaks(

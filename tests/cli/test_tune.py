@@ -58,7 +58,7 @@ def fake_run(out: Path, **changes: Any) -> Path:
 
 
 def test_a_run_writes_its_files_and_resuming_measures_only_what_is_new(
-    tmp_path: Path, schedenv: Any, rows: Any
+    tmp_path: Path, schedenv: Any, rows: Any, short_finals: None
 ) -> None:
     out = tmp_path / "run"
     done = schedenv(*RUN, "--trials", 6, "--out", out, "--json")
