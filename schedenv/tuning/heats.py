@@ -1,7 +1,7 @@
 """Who of several candidates is fastest, and how fast that is, over several processes.
 
-The same code takes some percent longer on the same arguments in one process than in another, a fifth
-with small kernels (`runs/processes.py`), for memory lies elsewhere in it. The interval of one
+The same code takes some percent longer on the same arguments in one process than in another, up to
+a fifth if it is short (`runs/processes.py`), for memory lies elsewhere in it. The interval of one
 process's samples says nothing of that, and the process in which a user runs a kernel is yet another
 one. So some processes choose among the candidates, and others say how fast the chosen ones are.
 """
@@ -86,6 +86,8 @@ def hold_heats(
         for point, samples in processes.time(points):
             reported[point].append(samples)
         points = [point for point in points if processes.is_quick(point)]
+        if not points:
+            break
     timings = {point: Timing.over(taken, seed) for point, taken in reported.items() if taken}
 
     def judged(point: Point) -> Judged | None:

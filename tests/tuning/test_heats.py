@@ -135,6 +135,16 @@ def test_a_slow_program_is_timed_in_one_process_of_each_kind(
     assert outcome.untuned is not None
 
 
+def test_when_all_are_slow_no_process_is_started_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heats, "SLOW_S", 1e-6)
+    comparer = Comparer(as_told)
+    outcome = hold_heats(comparer, [[at(7)]])
+    assert winner(outcome) == at(7)
+    assert len(comparer.loaded) == CHOOSING + 1
+
+
 def test_an_untuned_program_that_fails_has_no_timing() -> None:
     class Broken(Comparer):
         def _kernel(self, point: Point) -> Kernel:
