@@ -34,6 +34,7 @@ from schedenv.records.import_worker import RECORDS
 from schedenv.space import Space
 from schedenv.tasks import Task
 from schedenv.tuning import Budget
+from schedenv.tuning.finalists import FINALISTS
 
 OUTSIDE = ((4e-6, "parallel: expected one of [0, 1], got 7"),)
 
@@ -226,7 +227,7 @@ def test_it_tunes_within_its_trials_and_leaves_points(
     assert entry.trials == sum(entry.counts.values()) == budget.used_trials == 8
     assert entry.fault is None
     assert all(tiny_space.is_legal(point) for point in entry.finalists)
-    assert 1 <= len(entry.finalists) <= 4
+    assert 1 <= len(entry.finalists) <= FINALISTS
     seconds, trials, best = zip(*entry.curve, strict=True)
     assert list(seconds) == sorted(seconds)
     assert list(trials) == sorted(trials)
