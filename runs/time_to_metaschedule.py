@@ -12,9 +12,8 @@ ends it after so many new ones. Everybody in a piece ran on one machine within m
 several machines and days make one table: --rows holds their results, each with its machine, and
 what is in it is not run again. A machine's neighbour may double the time of one kernel and leave
 the other alone, so a row says how much slower than undisturbed the machine was in the finals;
---again times the finalists of disturbed ones again, and keeps the calmer finals. A neighbour in
-memory need not slow the reference kernel down, which is pure arithmetic; so wide intervals of the
-times count as disturbed, too.
+--again times the finalists of disturbed ones again, and keeps the calmer finals. How wide the
+intervals are has no part in that: it is what processes differ by.
 
 Two ratios of wall times are printed. `found` counts MetaSchedule only until it had found its best,
 `whole` until its trials were over, which is when its user knows it. Where an agent never had as
@@ -49,13 +48,12 @@ from schedenv.tasks import resolve_many
 from schedenv.tuning.budget import Budget
 
 NEAR = 1.02
-WIDE = 1.15
-"""Ends of an interval of a time are not this far apart if nothing disturbs."""
 
 PREFACE = """\
 Made by `python runs/time_to_metaschedule.py`, which says what the columns mean. MetaSchedule's
 attempt came first, then the agent's, for as many seconds; the kernels of both were timed again, in
-turn, in fresh processes. Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
+turn, in fresh processes (most rows so far: in one, which `runs/README.md` names; their intervals
+are too narrow). Ranges are 95 % bootstrap intervals over the tasks, not over seeds.
 `slowdown` is how much slower than undisturbed the machine was in those finals, lower quartile: from
 1.15 on, a neighbour had part of a core in at least three of four moments. In brackets after the
 quality: what the 95 % intervals of both kernels' times in those finals allow; `surely slower`
@@ -166,25 +164,18 @@ def attempt_of(
 
 def calmer(piece: Piece, hardware: hw.Hardware) -> Piece:
     """The piece with the calmer of two finals, if its own were disturbed."""
-    slowed, width = disturbance(piece.finals)
-    if not slowed and width < WIDE:
+    if slowdown_of(piece.finals) < CALM:
         return piece
     (task,) = resolve_many(piece.finals.task)
     again = confirm_all(task, hardware, piece.attempts)
-    for finals, when in ((piece.finals, "before"), (again, "now")):
-        print(
-            f"{task.name}, {when}: slowdown {finals.slowdown}, widest interval "
-            f"{disturbance(finals)[1]:.2f}",
-            flush=True,
-        )
-    better = disturbance(again) < disturbance(piece.finals)
+    print(f"{task.name}: slowdown {piece.finals.slowdown}, now {again.slowdown}", flush=True)
+    better = slowdown_of(again) < slowdown_of(piece.finals)
     return msgspec.structs.replace(piece, finals=again) if better else piece
 
 
-def disturbance(finals: Finals) -> tuple[bool, float]:
-    """Whether a neighbour slowed arithmetic down most of the time, and the widest interval."""
-    slowed = finals.slowdown is None or finals.slowdown >= CALM
-    return slowed, max(result.high_s / result.low_s for result in finals.results)
+def slowdown_of(finals: Finals) -> float:
+    """How much a neighbour slowed arithmetic down; infinite if that was not noted."""
+    return math.inf if finals.slowdown is None else finals.slowdown
 
 
 def keep(content: msgspec.Struct, file: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +252,13 @@ def test_every_parallel_loop_has_a_frame_pointer_to_align_its_stack_with(
     assert most >= 1
     # LLVM complains there about functions that it does not find.
     assert capfd.readouterr().err == ""
+
+
+def test_there_is_a_list_of_functions_for_each_number_of_loops() -> None:
+    folder = Path(tvm_adapter.__file__).with_name("llvm_functions")
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == [f"{loops}.csv" for loops in range(9)]
+    for loops, file in enumerate(files):
+        names = [line.partition(",")[0] for line in file.read_text().splitlines()]
+        numbered = ["__tvm_parallel_lambda", *(f"__tvm_parallel_lambda.{n}" for n in range(1, 9))]
+        assert [name for name in names if "lambda" in name] == numbered[:loops]

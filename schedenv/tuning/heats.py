@@ -104,14 +104,11 @@ def _choose(processes: _Processes, fields: Sequence[Sequence[Point]]) -> list[Po
     """The fastest of each field in the geometric mean of the choosing processes."""
     logs: dict[Point, list[float]] = {}
     left = [list(field) for field in fields]
-    untuned_log = math.inf
     for number in range(CHOOSING):
         entered = sorted({point for field in left for point in field})
         if not entered and number:
             break
         for point, samples in processes.time([*([] if number else [UNTUNED]), *entered]):
-            if point == UNTUNED:
-                untuned_log = math.log(robust_estimate(samples))
             logs.setdefault(point, []).append(math.log(robust_estimate(samples)))
         # Whoever failed in one process is no winner.
         complete = {point: sum(each) for point, each in logs.items() if len(each) == number + 1}
@@ -119,6 +116,7 @@ def _choose(processes: _Processes, fields: Sequence[Sequence[Point]]) -> list[Po
             sorted((p for p in field if p in complete), key=complete.__getitem__)[:KEPT]
             for field in left
         ]
+    (untuned_log,) = logs.get(UNTUNED, [math.inf])
     return [
         field[0] if field and sum(logs[field[0]]) < CHOOSING * untuned_log else UNTUNED
         for field in left

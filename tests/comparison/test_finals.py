@@ -1,7 +1,6 @@
 """The finals of a live race, with kernels whose times are made up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
 import pytest
@@ -10,23 +9,13 @@ from schedenv.comparison.attempts import Attempt
 from schedenv.comparison.finals import MOST_KERNELS, confirm_all, is_current
 from schedenv.errors import MachineError
 from schedenv.hardware import Hardware
-from schedenv.measure import Result
 from schedenv.space import UNTUNED, Point
 from schedenv.tasks import Task
 
-from ..tuning.synthetic import failed, ok
+from ..tuning.synthetic import SteadyKernel, failed, ok
 from .helpers import attempt
 
 UNTUNED_S = 1e-3
-
-
-@dataclass
-class Kernel:
-    result: Result
-    each_s: float
-
-    def sample_s(self) -> float:
-        return self.each_s
 
 
 class Comparer:
@@ -60,7 +49,7 @@ class Comparer:
     ) -> None:
         pass
 
-    def load(self, points: Sequence[Point]) -> list[Kernel]:
+    def load(self, points: Sequence[Point]) -> list[SteadyKernel]:
         if len(self.opened) < self._entered:
             self.opened.append(list(points))
         return [self._kernel(point) for point in points]
@@ -71,12 +60,12 @@ class Comparer:
     def slowdown(self) -> float | None:
         return self.now
 
-    def _kernel(self, point: Point) -> Kernel:
+    def _kernel(self, point: Point) -> SteadyKernel:
         each_s = UNTUNED_S if point == UNTUNED else point.values[0] * 1e-6
         if each_s < 0:
-            return Kernel(failed(point), 0.0)
+            return SteadyKernel(failed(point), 0.0)
         each_s *= len(self.opened)
-        return Kernel(ok(point, each_s), each_s)
+        return SteadyKernel(ok(point, each_s), each_s)
 
 
 def entered(agent: str, *times_us: int, seed: int = 0, believed_us: float = 1.0) -> Attempt:
@@ -148,8 +137,8 @@ def test_an_untuned_program_that_cannot_be_timed_is_the_machines_fault(
     tiny_task: Task, hardware: Hardware
 ) -> None:
     class Broken(Comparer):
-        def _kernel(self, point: Point) -> Kernel:
-            return Kernel(failed(point), 0.0)
+        def _kernel(self, point: Point) -> SteadyKernel:
+            return SteadyKernel(failed(point), 0.0)
 
     with pytest.raises(MachineError, match="run: schedenv doctor"):
         confirm_all(tiny_task, hardware, [entered("a", 9)], open_comparer=Broken())

@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
@@ -25,6 +26,17 @@ def ok(point: Point, latency_s: float) -> Result:
         samples_s=samples,
         estimate_s=robust_estimate(samples),
     )
+
+
+@dataclass
+class SteadyKernel:
+    """A loaded kernel that always takes the same."""
+
+    result: Result
+    each_s: float
+
+    def sample_s(self) -> float:
+        return self.each_s
 
 
 def failed(point: Point) -> Result:

@@ -1,27 +1,16 @@
 """Finalists in several processes, with kernels whose times are made up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import pytest
 
-from schedenv.measure import Result
 from schedenv.space import UNTUNED, Point
 from schedenv.tuning import heats
 from schedenv.tuning.heats import CHOOSING, KEPT, REPORTING, Heats, hold_heats
 
-from .synthetic import failed, ok
+from .synthetic import SteadyKernel, failed, ok
 
 Time = Callable[[int, Point], float]
-
-
-@dataclass
-class Kernel:
-    result: Result
-    each_s: float
-
-    def sample_s(self) -> float:
-        return self.each_s
 
 
 class Comparer:
@@ -32,7 +21,7 @@ class Comparer:
         self._time_s, self._renews = time_s, renews
         self._process = 0
 
-    def load(self, points: Sequence[Point]) -> list[Kernel]:
+    def load(self, points: Sequence[Point]) -> list[SteadyKernel]:
         self.loaded.append(list(points))
         return [self._kernel(point) for point in points]
 
@@ -43,9 +32,9 @@ class Comparer:
     def slowdown(self) -> float | None:
         return None
 
-    def _kernel(self, point: Point) -> Kernel:
+    def _kernel(self, point: Point) -> SteadyKernel:
         each_s = 1e-3 if point == UNTUNED else self._time_s(self._process, point)
-        return Kernel(ok(point, each_s) if each_s else failed(point), each_s)
+        return SteadyKernel(ok(point, each_s) if each_s else failed(point), each_s)
 
 
 def at(number: int) -> Point:
@@ -147,8 +136,8 @@ def test_when_all_are_slow_no_process_is_started_for_nothing(
 
 def test_an_untuned_program_that_fails_has_no_timing() -> None:
     class Broken(Comparer):
-        def _kernel(self, point: Point) -> Kernel:
-            return Kernel(failed(point), 0.0)
+        def _kernel(self, point: Point) -> SteadyKernel:
+            return SteadyKernel(failed(point), 0.0)
 
     outcome = hold_heats(Broken(as_told), [[at(7)]])
     assert outcome.untuned is None
