@@ -67,7 +67,7 @@ class Started:
             assert time.monotonic() < end_s, "the run stores nothing"
             time.sleep(0.05)
 
-    def wait(self, limit_s: float = 240) -> Done:
+    def wait(self, limit_s: float = 90) -> Done:
         """How it ends."""
         out, err = self.process.communicate(timeout=limit_s)
         return Done(self.process.returncode, out, err)
